@@ -13,7 +13,16 @@
 namespace ponder {
 
 // Exit codes of the program (docs/formats.md).
-enum class Exit : int { ok = 0, failure = 1, usage = 2, data = 3, resources = 4, peer_lost = 5, resumable = 75, interrupted = 130 };
+enum class Exit : int {
+  ok = 0,
+  failure = 1,
+  usage = 2,
+  data = 3,
+  resources = 4,
+  peer_lost = 5,
+  resumable = 75,
+  interrupted = 130
+};
 
 class Error : public std::runtime_error {
  public:
@@ -32,10 +41,10 @@ template <class... Args>
 
 [[noreturn]] void check_failed(const char* file, int line, const char* condition, const std::string& message);
 
-#define PONDER_CHECK(condition, ...)                                                             \
-  do {                                                                                           \
-    if (!(condition)) [[unlikely]]                                                               \
-      ::ponder::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__));        \
+#define PONDER_CHECK(condition, ...)                                                      \
+  do {                                                                                    \
+    if (!(condition)) [[unlikely]]                                                        \
+      ::ponder::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__)); \
   } while (0)
 
 }  // namespace ponder

@@ -1,8 +1,8 @@
 // Counter-based random numbers: value = f(seed, stream, index), never "next".
 //
-// Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Nothing random has
-// state, so nothing random needs saving: whoever knows (seed, stream, index) gets the same number on any machine, in
-// any order, on any number of threads. kernels/cpu holds the same function in SIMD; both are tested against the
+// Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Nothing random
+// has state, so nothing random needs saving: whoever knows (seed, stream, index) gets the same number on any machine,
+// in any order, on any number of threads. kernels/cpu holds the same function in SIMD; both are tested against the
 // published vectors.
 #pragma once
 
@@ -20,8 +20,8 @@ inline std::array<uint32_t, 4> philox(uint64_t key, uint64_t counter_hi, uint64_
                                static_cast<uint32_t>(counter_hi), static_cast<uint32_t>(counter_hi >> 32)};
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t{0xD2511F53u} * c[0], p1 = uint64_t{0xCD9E8D57u} * c[2];
-    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<uint32_t>(p1), static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1,
-         static_cast<uint32_t>(p0)};
+    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<uint32_t>(p1),
+         static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1, static_cast<uint32_t>(p0)};
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
@@ -29,8 +29,19 @@ inline std::array<uint32_t, 4> philox(uint64_t key, uint64_t counter_hi, uint64_
 }
 
 // Independent uses of one seed. The values are part of the reproducibility contract: append, never renumber.
-enum class Stream : uint32_t { init = 1, corpus = 2, batches = 3, problems = 4, sampling = 5, eval_problems = 6, eval_sampling = 7,
-                               minibatch = 8, split = 9, test = 10, reward = 11 };
+enum class Stream : uint32_t {
+  init = 1,
+  corpus = 2,
+  batches = 3,
+  problems = 4,
+  sampling = 5,
+  eval_problems = 6,
+  eval_sampling = 7,
+  minibatch = 8,
+  split = 9,
+  test = 10,
+  reward = 11
+};
 
 // seed x stream -> a key of its own.
 inline uint64_t stream_key(uint64_t seed, Stream stream) {

@@ -60,8 +60,10 @@ void ThreadPool::run_erased(int64_t tasks, Call call, void* ctx) {
   for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks;) call(ctx, i, 0);
   // Every worker has to leave the job before ctx may die and before the next job is written.
   for (int spins = 0; running_.load(std::memory_order_acquire) != 0;)
-    if (++spins > kSpins) std::this_thread::yield();
-    else relax();
+    if (++spins > kSpins)
+      std::this_thread::yield();
+    else
+      relax();
 }
 
 void ThreadPool::work(int thread) {

@@ -7,8 +7,8 @@
 #pragma once
 
 #include <atomic>
-#include <cstdint>
 #include <condition_variable>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -31,8 +31,9 @@ class ThreadPool {
   template <class F>
   void run(int64_t tasks, F&& f) {
     using Fn = std::remove_reference_t<F>;
-    run_erased(tasks, [](void* ctx, int64_t task, int thread) { (*static_cast<Fn*>(ctx))(task, thread); },
-               const_cast<void*>(static_cast<const void*>(&f)));
+    run_erased(
+        tasks, [](void* ctx, int64_t task, int thread) { (*static_cast<Fn*>(ctx))(task, thread); },
+        const_cast<void*>(static_cast<const void*>(&f)));
   }
 
   // f(int64_t begin, int64_t end, int thread) over [0, n) in pieces of `grain`.

@@ -1,8 +1,8 @@
 // The one door to a device: every kernel that ops, the sampler and the optimizer call.
 //
-// `ref/` defines each kernel in plain scalar loops; `cpu/` gives the same bits fast (Highway, AVX2 and AVX-512 chosen at
-// run time). A kernel takes one struct of named views, allocates nothing, trusts its arguments (ops checked the shapes)
-// and is noexcept. All matrices are row-major f32; `ld` is the distance between rows in elements.
+// `ref/` defines each kernel in plain scalar loops; `cpu/` gives the same bits fast (Highway, AVX2 and AVX-512 chosen
+// at run time). A kernel takes one struct of named views, allocates nothing, trusts its arguments (ops checked the
+// shapes) and is noexcept. All matrices are row-major f32; `ld` is the distance between rows in elements.
 //
 // The rules that make bits equal (docs/numerics.md):
 //  R1  A *dot* over k is cut into blocks of kDotBlock; each block is a chain s = fma(a, b, s) from +0 in ascending k;
@@ -11,7 +11,8 @@
 //      from +0; then lanes are folded in halves: x[i] += x[i + 8] (i < 8), x[i] += x[i + 4] (i < 4), ... down to one.
 //      `sum of a*b` uses fma in the lanes. Missing elements of the last group add nothing.
 //  R3  exp, log and friends are the functions of kernels/math.h (the same polynomial in scalar and SIMD form).
-//  R4  Everything else is one IEEE operation after the other, in the order written in ref/.
+//  R4  Everything else is one IEEE operation after the other, in the order written in ref/. The bits (payload, sign) of
+//      a NaN are nobody's promise.
 // SIMD lanes and threads run across outputs, so vector width, tiling, batch and thread count cannot matter.
 #pragma once
 
@@ -56,7 +57,7 @@ struct Gemm {
   const int32_t* offsets = nullptr;
 };
 
-// ---- norms and pointwise ----------------------------------------------------------------------------------------------
+// ---- norms and pointwise --------------------------------------------------------------------------------------------
 struct RmsNorm {  // y = x * inv * w,  inv = 1 / sqrt(sum(x^2) / d + eps)      ((x * inv) * w)
   int64_t rows, d;
   const float* x;
@@ -81,11 +82,12 @@ struct RmsNormGrad {  // dx = (g - xn * (sum(g * xn) / d)) * inv, g = dy * w, xn
   float* dw;       // [d], accumulated; may be null
   float* scratch;  // [ceil(rows / kDotBlock), d] where dw is wanted
 };
-struct Rope {  // rotates the first `rotary` entries of each head; pairs (2i, 2i+1) if interleaved, else (i, i + rotary/2)
+// Rotates the first `rotary` entries of each head; pairs (2i, 2i+1) if interleaved, else (i, i + rotary/2).
+struct Rope {
   int64_t rows, heads, rotary;
   const float* x;  // head h of row r at x + r * ldx + h * head_stride
   int64_t ldx, head_stride;
-  float* y;        // may equal x (in place); only the rotated entries are written
+  float* y;  // may equal x (in place); only the rotated entries are written
   int64_t ldy, y_head_stride;
   const int32_t* positions;  // [rows]
   const float* cos_sin;      // [max_position, rotary]: rotary/2 cosines, then rotary/2 sines
@@ -180,7 +182,7 @@ struct StoreKv {  // writes rows of k and v into the pages at their positions
   float* pages;  // page p at pages + p * layout.page_floats()
 };
 // One online softmax per query and head, pages in order (Milakov & Gimelshein 2018). Per page, over its visible keys:
-//   s_j = (q . k_j) * scale (R1);  m' = max(m, max_j s_j);  p_j = exp(s_j - m');  a = exp(m - m')  (0 on the first page)
+//   s_j = (q . k_j) * scale (R1);  m' = max(m, max_j s_j);  p_j = exp(s_j - m');  a = exp(m - m'), 0 on the first page
 //   l = fma(l, a, sum_j p_j) (R2);   o = fma(o, a, sum_j p_j v_j) (a chain of fma over j from +0)
 // at the end o * (1 / l) and lse = m + log(l).
 struct Attention {
@@ -199,7 +201,7 @@ struct Attention {
 //   p = exp(s - lse);  delta = sum(dout * out) (R2 over dv);  dp = dout . v (R1);  ds = p * (dp - delta) * scale
 //   dq = sum_j ds_j k_j: per page a chain over j from +0, pages added in order.
 //   dk_j = sum ds q, dv_j = sum p dout: query pages of 64 in order, heads of the kv group inside; per (page, head) a
-//   chain over queries from +0, added in that order.
+//   chain over the queries that see the key, from +0, added in that order; dk before dv, should they share memory.
 struct AttentionGrad {
   PageLayout layout;
   int heads;
@@ -211,7 +213,7 @@ struct AttentionGrad {
   int64_t lddq, lddk, lddv;
 };
 
-// ---- mixture of experts -----------------------------------------------------------------------------------------------
+// ---- mixture of experts ---------------------------------------------------------------------------------------------
 enum class Scoring { sigmoid, softmax };
 enum class GroupScore { top2_sum, max };  // V3 (noaux_tc), V2 (group_limited_greedy)
 struct Route {  // DeepSeek-V3 report, section 2.1.2; reference order of choice: higher first, ties to the lower index
@@ -219,13 +221,13 @@ struct Route {  // DeepSeek-V3 report, section 2.1.2; reference order of choice:
   int experts, top_k, n_group, topk_group;
   Scoring scoring;
   GroupScore group_score;
-  bool normalize;      // gates divided by (their sum + 1e-20)
-  float scaling;       // routed_scaling_factor, applied last
-  const float* logits; // [rows, experts]
-  const float* bias;   // [experts] for the choice only; may be null
-  float* scores;       // [rows, experts] sigmoid or softmax, saved
-  int32_t* index;      // [rows, top_k], best first
-  float* gates;        // [rows, top_k]
+  bool normalize;       // gates divided by (their sum + 1e-20)
+  float scaling;        // routed_scaling_factor, applied last
+  const float* logits;  // [rows, experts]
+  const float* bias;    // [experts] for the choice only; may be null
+  float* scores;        // [rows, experts] sigmoid or softmax, saved
+  int32_t* index;       // [rows, top_k], best first
+  float* gates;         // [rows, top_k]
 };
 struct RouteGrad {
   int64_t rows;
@@ -268,8 +270,9 @@ struct CombineGrad {  // dx[place] = gate * dy[r];  dgates[r, j] = sum(dy[r] * x
   float* dgates;
 };
 
-// ---- loss and sampling ------------------------------------------------------------------------------------------------
-// z = logits * inv_temperature; logp = (z[target] - max) - log(sum exp(z - max)) (R2). entropy = log(sum) - sum(p (z - max)).
+// ---- loss and sampling ----------------------------------------------------------------------------------------------
+// z = logits * inv_temperature; logp = (z[target] - max) - log(sum exp(z - max)) (R2).
+// entropy = log(sum) - sum(e (z - max)) / sum (R2), e = exp(z - max), where e = 0 contributes nothing.
 struct LogProb {
   int64_t rows, vocab;
   const float* logits;
@@ -281,7 +284,8 @@ struct LogProb {
   float* log_sum;          // [rows]
   float* entropy;          // [rows]; may be null
 };
-struct LogProbGrad {  // dlogits = inv_temperature * (dlogp * (onehot - p) - dentropy * p * (log p + entropy))
+// dlogits = inv_temperature * (dlogp * (onehot - p) - dentropy * p * (log p + entropy)), log p = (z - max) - log_sum
+struct LogProbGrad {
   int64_t rows, vocab;
   const float* logits;
   int64_t ldl;
@@ -294,9 +298,10 @@ struct LogProbGrad {  // dlogits = inv_temperature * (dlogp * (onehot - p) - den
   int64_t lddl;
 };
 // The token is the arg-max over allowed ids of z + gumbel(seed, position, id) (Gumbel 1954), ties to the lowest id;
-// greedy (temperature 0) the arg-max of the logits. gumbel = -log(-log(u)), u = (w + 0.5) * 2^-32 computed in f32 as
-// fma(float(w >> 8), 2^-24, 2^-25), w = philox(seed, position, id / 4)[id % 4].
-// top_k, top_p, min_p cut the distribution first (ties at the border are kept).
+// greedy (temperature 0) the arg-max of the logits. gumbel = -log(-log(u)), u = fma(float(w >> 9), 2^-23, 2^-24), which
+// is exact and never 0 or 1 (with 24 bits, one draw in 2^24 would round to 1: infinite noise),
+// w = philox(seed, position, id / 4)[id % 4].
+// top_k, top_p, min_p cut the distribution first (sample_cut.h; ties at the border are kept).
 struct SampleRow {
   float temperature = 1.f, top_p = 1.f, min_p = 0.f;
   int32_t top_k = 0;
@@ -314,7 +319,7 @@ struct Sample {
   float* scratch;           // [threads, 2 * vocab] for rows that cut
 };
 
-// ---- optimizer --------------------------------------------------------------------------------------------------------
+// ---- optimizer ------------------------------------------------------------------------------------------------------
 struct AdamW {  // Loshchilov & Hutter 2019, as PyTorch: p *= 1 - lr wd; p -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps)
   int64_t n;
   float *p, *m, *v;
@@ -323,7 +328,8 @@ struct AdamW {  // Loshchilov & Hutter 2019, as PyTorch: p *= 1 - lr wd; p -= lr
   float lr, beta1, beta2, eps, weight_decay;
   double correction1, correction2;  // 1 - beta^t
 };
-struct SumSquares {  // sum of x^2 in f64: chunks of 4096 (each R2 in f64 over 16 lanes), added in order; non-finite carries through
+// Sum of x^2 in f64: chunks of 4096 (each R2 in f64 over 16 lanes), added in order; non-finite carries through.
+struct SumSquares {
   int64_t n;
   const float* x;
   double* out;
@@ -374,7 +380,7 @@ class Backend {
 
 // The definition, in plain loops (one thread).
 std::unique_ptr<Backend> make_ref_backend(ThreadPool& pool);
-// The fast one. `isa`: "" the best that this CPU has, or "avx2", "avx512", ...; null where it has none (no FMA: use ref).
+// The fast one. `isa`: "" the best that this CPU has, or "avx2", "avx512", "neon"; null where it has none (no FMA).
 std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool, const std::string& isa = "");
 std::vector<std::string> cpu_isas();  // those that this build holds and this CPU runs, best first
 // cpu where there is one, else ref.

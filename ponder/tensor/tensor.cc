@@ -41,12 +41,16 @@ Tensor make_tensor(void* data, std::initializer_list<int64_t> shape, DType dtype
   t.dtype = dtype;
   for (int64_t d : shape) t.dim[t.rank++] = d;
   t.ld = t.cols();
+  t.storage = data;
+  t.storage_bytes = t.size() * static_cast<int64_t>(dtype_bytes(dtype));
   return t;
 }
 
 Tensor Tensor::reshape(std::initializer_list<int64_t> shape) const {
   Tensor t = make_tensor(data, shape, dtype);
   PONDER_CHECK(contiguous() && t.size() == size(), "cannot view {} as {}", shape_string(), t.shape_string());
+  t.storage = storage;
+  t.storage_bytes = storage_bytes;
   return t;
 }
 

@@ -22,6 +22,8 @@ constexpr int kMaxRank = 4;
 
 struct Tensor {
   void* data = nullptr;
+  void* storage = nullptr;    // the allocation that `data` points into; views of one tensor share it
+  int64_t storage_bytes = 0;  // and its size
   DType dtype = DType::f32;
   int rank = 0;
   int64_t dim[kMaxRank] = {};
@@ -48,6 +50,7 @@ struct Tensor {
   Tensor columns(int64_t begin, int64_t n) const;
   // Rows [begin, begin + n) of the matrix view.
   Tensor row_range(int64_t begin, int64_t n) const;
+  bool whole() const { return data == storage && contiguous() && size() * static_cast<int64_t>(dtype_bytes(dtype)) == storage_bytes; }
   std::string shape_string() const;  // "[128, 64]"
 };
 
@@ -64,7 +67,7 @@ class Buffer {
 
  private:
   struct Free {
-    size_t bytes = 0;
+    size_t bytes;
     void operator()(void* p) const;
   };
   std::unique_ptr<void, Free> data_;

@@ -1,0 +1,233 @@
+#include "ponder/kernels/cpu/gemm_micro.h"
+
+#include <array>
+#include <utility>
+
+#include "ponder/base/error.h"
+#include "ponder/kernels/backend.h"
+#include "ponder/kernels/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ponder/kernels/cpu/gemm_micro.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ponder::kernels::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+constexpr int kWidth = static_cast<int>(hn::MaxLanes(D()));
+constexpr int kPanelVecs = kPanel / kWidth;
+
+// Tiles, in rows x vectors. One k costs rows * vectors fma, which two pipes take at two per cycle, and rows + vectors
+// loads, two per cycle as well; accumulators, vectors of B and one of A must fit the registers (32, or 16 for AVX2).
+// Few rows take more columns instead, so that enough independent chains hide the latency of fma.
+#if HWY_TARGET == HWY_AVX3
+constexpr int kRows = 14, kVecs = 2, kFewRows = 3, kFewVecs = 8;
+#elif HWY_TARGET == HWY_AVX2
+constexpr int kRows = 6, kVecs = 2, kFewRows = 3, kFewVecs = 4;
+#else
+constexpr int kRows = 6, kVecs = 4, kFewRows = 3, kFewVecs = 8;
+#endif
+static_assert(kRows <= kMaxRows);
+
+// One tile: `rows` x (vecs * kWidth) of C. The accumulators must stay in registers, so every loop over them is
+// unrolled. kByRow: A has been copied to [row][k]; else A is read as [k][row].
+template <int rows, int vecs, bool kByRow>
+HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_k, const float* HWY_RESTRICT b, int64_t b_k,
+                       int64_t b_panel, int64_t k, float* HWY_RESTRICT c, int64_t ldc, int64_t n, bool add,
+                       const float* HWY_RESTRICT bias) {
+  const D d;
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+    for (int v = 0; v < vecs; v += 16 / kWidth) __builtin_prefetch(c + i * ldc + v * kWidth, 1);
+
+  for (int64_t begin = 0; begin < k; begin += kDotBlock) {
+    const int64_t end = begin + kDotBlock < k ? begin + kDotBlock : k;
+    V sum[rows][vecs];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+      for (int v = 0; v < vecs; ++v) sum[i][v] = hn::Zero(d);
+    for (int64_t kk = begin; kk < end; ++kk) {
+      V bv[vecs];
+#pragma GCC unroll 8
+      for (int v = 0; v < vecs; ++v) bv[v] = hn::LoadU(d, b + (v / kPanelVecs) * b_panel + (v % kPanelVecs) * kWidth);
+#pragma GCC unroll 16
+      for (int i = 0; i < rows; ++i) {
+        const V av = hn::Set(d, kByRow ? a[i * kCopyStride] : a[i]);
+#pragma GCC unroll 8
+        for (int v = 0; v < vecs; ++v) sum[i][v] = hn::MulAdd(av, bv[v], sum[i][v]);
+      }
+      a += kByRow ? 1 : a_k;
+      b += b_k;
+    }
+    const bool from_c = add || begin > 0;
+    const float* end_bias = end == k ? bias : nullptr;
+    if (n >= vecs * kWidth) {
+#pragma GCC unroll 16
+      for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+        for (int v = 0; v < vecs; ++v) {
+          float* at = c + i * ldc + v * kWidth;
+          V y = hn::Add(from_c ? hn::LoadU(d, at) : hn::Zero(d), sum[i][v]);
+          if (end_bias) y = hn::Add(y, hn::LoadU(d, end_bias + v * kWidth));
+          hn::StoreU(y, d, at);
+        }
+    } else {
+#pragma GCC unroll 8
+      for (int v = 0; v < vecs; ++v) {
+        const int64_t width = n - v * kWidth;
+        if (width <= 0) break;
+        const auto mask = hn::FirstN(d, static_cast<size_t>(width));
+        const V tail_bias = end_bias ? hn::MaskedLoad(mask, d, end_bias + v * kWidth) : hn::Zero(d);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; ++i) {
+          float* at = c + i * ldc + v * kWidth;
+          V y = hn::Add(from_c ? hn::MaskedLoad(mask, d, at) : hn::Zero(d), sum[i][v]);
+          if (end_bias) y = hn::Add(y, tail_bias);
+          hn::BlendedStore(y, mask, d, at);
+        }
+      }
+    }
+  }
+}
+
+using TileFn = void (*)(const float*, int64_t, const float*, int64_t, int64_t, int64_t, float*, int64_t, int64_t, bool,
+                        const float*);
+struct TileRow {  // the tiles of one height
+  TileFn full, half, few;
+};
+template <int rows, bool kByRow>
+constexpr TileRow tile_row() {
+  TileRow t{tile<rows, kVecs, kByRow>, tile<rows, kVecs / 2, kByRow>, nullptr};
+  if constexpr (rows <= kFewRows) t.few = tile<rows, kFewVecs, kByRow>;
+  return t;
+}
+template <bool kByRow, size_t... i>
+constexpr std::array<TileRow, kRows> tile_rows(std::index_sequence<i...>) {
+  return {tile_row<static_cast<int>(i) + 1, kByRow>()...};
+}
+constexpr std::array<TileRow, kRows> kTiles[2] = {tile_rows<false>(std::make_index_sequence<kRows>()),
+                                                  tile_rows<true>(std::make_index_sequence<kRows>())};
+
+void strip(const Strip& s) {
+  const bool by_row = s.a_k == 1;
+  const float* a = s.a;
+  if (by_row) {
+    const D d;
+    for (int i = 0; i < s.rows; ++i) {
+      const float* from = s.a + i * s.a_row;
+      float* to = s.a_copy + i * kCopyStride;
+      int64_t kk = 0;
+      for (; kk + kWidth <= s.k; kk += kWidth) hn::StoreU(hn::LoadU(d, from + kk), d, to + kk);
+      for (; kk < s.k; ++kk) to[kk] = from[kk];
+    }
+    a = s.a_copy;
+  }
+  const TileRow& tiles = kTiles[by_row][static_cast<size_t>(s.rows - 1)];
+  for (int64_t j = 0; j < s.n;) {
+    const int64_t left = s.n - j;
+    int64_t width = kVecs * kWidth;
+    TileFn fn = tiles.full;
+    if (tiles.few && left >= kFewVecs * kWidth) {
+      width = kFewVecs * kWidth;
+      fn = tiles.few;
+    } else if (left <= width / 2) {
+      fn = tiles.half;
+    }
+    fn(a, s.a_k, s.b + (j / kPanel) * s.b_panel + j % kPanel, s.b_k, s.b_panel, s.k, s.c + j, s.ldc, left, s.add,
+       s.bias ? s.bias + j : nullptr);
+    j += width;
+  }
+}
+
+// Rows r, r + 4, r + 8 ... of a matrix, four values of each, as 128-bit blocks of one vector.
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> load_blocks(hn::FixedTag<float, 4> d, const float* p, int64_t) {
+  return hn::LoadU(d, p);
+}
+template <class DN>
+HWY_INLINE hn::Vec<DN> load_blocks(DN d, const float* p, int64_t block_stride) {
+  const hn::Half<DN> dh;
+  constexpr int64_t half_blocks = static_cast<int64_t>(hn::MaxLanes(DN())) / 8;
+  return hn::Combine(d, load_blocks(dh, p + half_blocks * block_stride, block_stride),
+                     load_blocks(dh, p, block_stride));
+}
+
+void pack_columns(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed, int64_t panel_stride) {
+  const hn::FixedTag<float, kWidth> d;
+  const hn::Repartition<double, decltype(d)> dd;
+  for (int64_t p = 0; p < n; p += kPanel, packed += panel_stride) {
+    for (int64_t v = 0; v < kPanel; v += kWidth) {
+      const float* from = b + (p + v) * ldb;
+      float* to = packed + v;
+      int64_t kk = 0;
+      if (p + v + kWidth <= n) {
+        for (; kk + 4 <= k; kk += 4) {  // transpose 4 x 4 in every 128-bit block
+          const auto r0 = load_blocks(d, from + kk, 4 * ldb), r1 = load_blocks(d, from + ldb + kk, 4 * ldb);
+          const auto r2 = load_blocks(d, from + 2 * ldb + kk, 4 * ldb),
+                     r3 = load_blocks(d, from + 3 * ldb + kk, 4 * ldb);
+          const auto l01 = hn::BitCast(dd, hn::InterleaveLower(d, r0, r1)),
+                     u01 = hn::BitCast(dd, hn::InterleaveUpper(d, r0, r1));
+          const auto l23 = hn::BitCast(dd, hn::InterleaveLower(d, r2, r3)),
+                     u23 = hn::BitCast(dd, hn::InterleaveUpper(d, r2, r3));
+          hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dd, l01, l23)), d, to + (kk + 0) * kPanel);
+          hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dd, l01, l23)), d, to + (kk + 1) * kPanel);
+          hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dd, u01, u23)), d, to + (kk + 2) * kPanel);
+          hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dd, u01, u23)), d, to + (kk + 3) * kPanel);
+        }
+      }
+      for (; kk < k; ++kk)
+        for (int64_t j = 0; j < kWidth; ++j) to[kk * kPanel + j] = p + v + j < n ? from[j * ldb + kk] : 0.f;
+    }
+  }
+}
+
+void pack_rows(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed, int64_t panel_stride) {
+  const D d;
+  for (int64_t p = 0; p < n; p += kPanel, packed += panel_stride) {
+    for (int64_t v = 0; v < kPanel; v += kWidth) {
+      const float* from = b + p + v;
+      float* to = packed + v;
+      if (p + v + kWidth <= n) {
+        for (int64_t kk = 0; kk < k; ++kk) hn::StoreU(hn::LoadU(d, from + kk * ldb), d, to + kk * kPanel);
+      } else {
+        const int64_t width = n - p - v;
+        const auto mask = hn::FirstN(d, static_cast<size_t>(width > 0 ? width : 0));
+        if (width <= 0) from = b;  // reads nothing, but the address has to exist
+        for (int64_t kk = 0; kk < k; ++kk) hn::StoreU(hn::MaskedLoad(mask, d, from + kk * ldb), d, to + kk * kPanel);
+      }
+    }
+  }
+}
+
+constexpr MicroKernels kKernels{kRows, strip, pack_columns, pack_rows};
+
+}  // namespace ponder::kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ponder::kernels::cpu {
+
+const MicroKernels& micro_kernels(Isa isa) {
+  switch (isa) {
+#if HWY_TARGETS & HWY_AVX3
+    case Isa::avx512: return N_AVX3::kKernels;
+#endif
+#if HWY_TARGETS & HWY_AVX2
+    case Isa::avx2: return N_AVX2::kKernels;
+#endif
+#if HWY_TARGETS & HWY_NEON
+    case Isa::neon: return N_NEON::kKernels;
+#endif
+    default: break;
+  }
+  PONDER_CHECK(false, "gemm was not built for {}", isa_name(isa));
+  return HWY_STATIC_DISPATCH(kKernels);
+}
+
+}  // namespace ponder::kernels::cpu
+#endif

@@ -1,0 +1,44 @@
+// The inner part of gemm, compiled once per instruction set (gemm_micro.cc): a strip of C, a few rows high, is computed
+// tile by tile in registers.
+#pragma once
+
+#include <cstdint>
+
+#include "ponder/kernels/cpu/isa.h"
+
+namespace ponder::kernels::cpu {
+
+constexpr int kPanel = 32;       // columns of a packed panel of B
+constexpr int64_t kDepth = 256;  // longest k of a strip: a multiple of kDotBlock, so that chunks end where blocks end
+constexpr int kMaxRows = 14;     // most rows of a strip, over all instruction sets
+// A strip of A is copied to [row][k] with this distance between rows: short enough for L1, and not a power of two,
+// whose rows would all fall into the same few sets of the cache.
+constexpr int64_t kCopyStride = kDepth + 16;
+
+// C[i, j] = start + sum_k A[i, k] B[k, j] (+ bias[j]) for rows i < rows and columns j < n, by rule R1.
+struct Strip {
+  const float* a;  // A[i, k] at a + i * a_row + k * a_k; one of the two is 1
+  int64_t a_row, a_k;
+  int rows;        // <= micro_kernels(isa).rows
+  const float* b;  // B[k, j] at b + (j / kPanel) * b_panel + k * b_k + j % kPanel; whole panels are readable
+  int64_t b_k, b_panel;
+  int64_t n, k;  // k <= kDepth
+  float* c;
+  int64_t ldc;
+  bool add;           // start = C instead of +0
+  const float* bias;  // may be null
+  float* a_copy;      // scratch [kMaxRows * kCopyStride], aligned to 64 bytes
+};
+
+struct MicroKernels {
+  int rows;  // the height of a full tile
+  void (*strip)(const Strip&);
+  // packed[p][kk][j] = b[(32 p + j) * ldb + kk], zero for columns >= n; panels `panel_stride` apart.
+  void (*pack_columns)(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed, int64_t panel_stride);
+  // packed[p][kk][j] = b[kk * ldb + 32 p + j], likewise.
+  void (*pack_rows)(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed, int64_t panel_stride);
+};
+
+const MicroKernels& micro_kernels(Isa isa);
+
+}  // namespace ponder::kernels::cpu

@@ -1,0 +1,38 @@
+// All parameters of a model in one list: init, load, save, optimizer, counting and checkpoints walk it in this order.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "ponder/ops/param.h"
+
+namespace ponder::model {
+
+class Params {
+ public:
+  // Declares a parameter; its memory comes with `allocate`. The reference stays valid.
+  ops::Param& matrix(std::string name, std::vector<ops::Slice> slices, int64_t rows, int64_t cols, double init_std);
+  ops::Param& vector(std::string name, std::vector<ops::Slice> slices, int64_t n, float init_value, bool trainable = true);
+
+  // One buffer for all values and, for training, one for all gradients.
+  void allocate(bool gradients);
+  // Initial values: parameter i is a function of (seed, i).
+  void initialize(uint64_t seed);
+  void zero_gradients();
+  // Weights changed: packed copies are stale, and so are cached prefixes.
+  void bump_version();
+  uint64_t version() const { return version_; }
+
+  std::deque<ops::Param>& list() { return list_; }
+  const std::deque<ops::Param>& list() const { return list_; }
+  int64_t count() const;  // numbers, trainable or not
+  size_t value_bytes() const { return values_.bytes(); }
+
+ private:
+  std::deque<ops::Param> list_;
+  Buffer values_, gradients_;
+  uint64_t version_ = 1;
+};
+
+}  // namespace ponder::model

@@ -1,0 +1,52 @@
+// A trainable tensor: value, gradient, the names under which checkpoints know it, and its packed working copy.
+//
+// A Param may hold several released tensors one below the other ([gate; up], [q; k; v], all experts of a layer), because
+// one product is faster than three; every output is a dot product of its own, so fusing changes no bits. Slices say
+// which rows belong to which released name.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "ponder/kernels/backend.h"
+#include "ponder/tensor/tensor.h"
+
+namespace ponder::ops {
+
+struct Slice {
+  std::string name;            // the released tensor name, e.g. model.layers.0.mlp.gate_proj.weight
+  int64_t offset;              // first element in the Param
+  std::vector<int64_t> shape;  // as released
+  int64_t size() const {
+    int64_t n = 1;
+    for (int64_t d : shape) n *= d;
+    return n;
+  }
+};
+
+struct Param {
+  std::string name;
+  Tensor value;            // [rows, cols] or [n]
+  Tensor grad;             // the same shape; empty when the model was made without gradients
+  bool trainable = true;   // false: router biases, moved by counts and not by a gradient
+  bool decay = true;       // weight decay applies (matrices)
+  double init_std = 0;     // initial values N(0, init_std^2); 0: `init_value`
+  float init_value = 0;
+  std::vector<Slice> slices;
+
+  // How `linear` and friends read it: `batch` matrices [n, k], the first at element `offset`, `stride` apart.
+  struct Matrices {
+    int64_t batch = 1, n = 0, k = 0, offset = 0, stride = 0;
+  };
+  Matrices matrices;
+
+  // The matrices in the backend's packed form (null where it does not pack); made again after `version` has moved.
+  const float* packed(const kernels::Backend& backend) const;
+  uint64_t version = 1;
+
+ private:
+  mutable Buffer packed_;
+  mutable uint64_t packed_version_ = 0;
+};
+
+}  // namespace ponder::ops
