@@ -5,6 +5,8 @@
 // The limit is measured, not computed: a loop of nothing but fused multiply-adds on all threads. In each round every
 // candidate and the limit run in turn, so that clock changes and busy neighbours hit all alike; the table shows medians
 // as a share of the limit. (Google Benchmark cannot express a share of another benchmark in the same round.)
+#include <time.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -42,7 +44,14 @@ using kernels::Layout;
 using kernels::cpu::Isa;
 namespace cpu = kernels::cpu;
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+// One thread is timed by its own clock, which stops while others have the core; several by the wall's.
+double seconds_of(clockid_t clock) {
+  timespec t;
+  clock_gettime(clock, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+clockid_t g_clock = CLOCK_MONOTONIC;
+double now() { return seconds_of(g_clock); }
 
 constexpr int kChains = 12;  // more than latency (4) x pipes (2)
 constexpr int64_t kPeakSteps = 20000;
@@ -120,12 +129,19 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-std::vector<float> values(int64_t n) {
-  std::vector<float> v(static_cast<size_t>(n));
-  uint32_t x = 1;
-  for (float& f : v) f = static_cast<float>(static_cast<int32_t>(x = x * 1664525u + 1013904223u)) * 0x1p-31f;
-  return v;
-}
+// Aligned as tensors are.
+struct Aligned {
+  explicit Aligned(int64_t n)
+      : data(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>((n + 16) / 16 * 64)))) {
+    uint32_t x = 1;
+    for (int64_t i = 0; i < n; ++i)
+      data[i] = static_cast<float>(static_cast<int32_t>(x = x * 1664525u + 1013904223u)) * 0x1p-31f;
+  }
+  Aligned(const Aligned&) = delete;
+  Aligned& operator=(const Aligned&) = delete;
+  ~Aligned() { std::free(data); }
+  float* data;
+};
 
 // One product by an opponent's sgemm(trans_a, trans_b, ...).
 template <class F>
@@ -154,18 +170,18 @@ void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds) {
     offsets.push_back(static_cast<int32_t>((tn ? cs.k : cs.m) * e / std::max(1, cs.experts)));
   const int64_t b_copies = tn ? 1 : std::max(cs.experts, cs.heads);
   const int64_t c_copies = tn ? std::max({1, cs.experts, cs.heads}) : 1;
-  const std::vector<float> a = values((tn ? cs.k : cs.m) * a_width * products);
-  const std::vector<float> b = values(cs.n * cs.k * (tn ? products : b_copies));
-  std::vector<float> c(static_cast<size_t>(cs.m * cs.n * (tn ? c_copies : products)));
+  const Aligned a((tn ? cs.k : cs.m) * a_width * products);
+  const Aligned b(cs.n * cs.k * (tn ? products : b_copies));
+  const Aligned c(cs.m * cs.n * (tn ? c_copies : products));
   const Gemm g{.layout = cs.layout,
                .m = cs.m,
                .n = cs.n,
                .k = cs.k,
-               .a = a.data(),
+               .a = a.data,
                .lda = a_width * products,
-               .b = b.data(),
+               .b = b.data,
                .ldb = tn ? b_width * products : b_width,
-               .c = c.data(),
+               .c = c.data,
                .ldc = tn ? cs.n : cs.n * products,
                .batch = std::max(cs.experts, cs.heads),
                .a_stride = cs.experts ? 0 : a_width,
@@ -174,19 +190,18 @@ void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds) {
                            : cs.experts ? 0
                                         : cs.n,
                .offsets = cs.experts ? offsets.data() : nullptr};
-  std::vector<float> packed;
+  const Aligned packed(cs.packed ? g.batch * cpu::packed_size(g.n, g.k) : 0);
   double pack_seconds = 0;
   Gemm ours = g;
   if (cs.packed) {
     const int64_t size = cpu::packed_size(g.n, g.k);
-    packed.resize(static_cast<size_t>(g.batch * size));
     for (int repeat = 0; repeat < 3; ++repeat) {
       const double start = now();
       for (int64_t i = 0; i < b_copies; ++i)
-        cpu::pack_nt(g.b + i * g.b_stride, g.ldb, g.n, g.k, packed.data() + i * size);
+        cpu::pack_nt(g.b + i * g.b_stride, g.ldb, g.n, g.k, packed.data + i * size);
       pack_seconds = now() - start;
     }
-    ours.packed_b = packed.data();
+    ours.packed_b = packed.data;
   }
   const double flops = 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) *
                        static_cast<double>(products);
@@ -221,7 +236,8 @@ void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds) {
       const double start = now();
       for (int64_t r = 0; r < repeats; ++r) candidates[i].second();
       speeds[i].push_back(speed(flops * static_cast<double>(repeats), now() - start));
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));  // OpenMP's threads spin on for a while
+      if (pool.size() > 1)
+        std::this_thread::sleep_for(std::chrono::milliseconds(35));  // idle threads of BLAS and OpenMP spin that long
     }
   }
   const double top = median(limit);
@@ -294,6 +310,7 @@ int main(int argc, char** argv) {
     }
   }
   ThreadPool pool(threads);
+  if (pool.size() == 1) g_clock = CLOCK_THREAD_CPUTIME_ID;
   const std::vector<Isa> isas = cpu::supported_isas();
   const auto isa = std::find_if(isas.begin(), isas.end(),
                                 [&](Isa i) { return isa_wanted.empty() || isa_wanted == cpu::isa_name(i); });

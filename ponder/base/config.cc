@@ -22,7 +22,7 @@ extern char** environ;
 namespace ponder {
 namespace {
 
-constexpr size_t kMaxRecipeBytes = size_t{4} << 20;
+constexpr size_t kMaxRecipeBytes = size_t{256} << 10;
 constexpr int kMaxKeyParts = 32;
 constexpr int kMaxParents = 16;
 constexpr int kStageRank = 1000, kEnvironmentRank = 2000, kSetRank = 3000;
@@ -426,9 +426,11 @@ class Setter {
     std::string value;
     if (node.kind == Node::Kind::text)
       value = node.text;
-    else if (node_.typed && node.kind != Node::Kind::none)
-      value = node_.raw;  // --set run_name=5
-    else if (node.kind != Node::Kind::none)
+    else if (node.kind == Node::Kind::none)
+      value = node.raw == "none" ? node.raw : "";
+    else if (!node.raw.empty())
+      value = node.raw;  // --set run_name=5
+    else
       wrong_type(node);
     if (!field_.choices.empty() &&
         std::find(field_.choices.begin(), field_.choices.end(), value) == field_.choices.end()) {
@@ -443,6 +445,8 @@ class Setter {
   void each(F&& f) const {
     if (node_.kind == Node::Kind::array) {
       for (const NodePtr& item : node_.items) f(*item);
+    } else if (node_.kind == Node::Kind::none) {
+      return;
     } else if (node_.typed && node_.kind == Node::Kind::text && node_.text.find(',') != std::string::npos) {
       for (size_t at = 0; at != std::string::npos;) {
         const size_t comma = node_.text.find(',', at);
@@ -491,14 +495,7 @@ class Setter {
   void assign(std::string& to) const { to = text(node_); }
   void assign(std::vector<std::string>& to) const {
     to.clear();
-    each([&](const Node& item) {
-      if (item.kind == Node::Kind::text)
-        to.push_back(text(item));
-      else if (node_.typed && &item != &node_ && !item.raw.empty())
-        to.push_back(item.raw);
-      else
-        to.push_back(text(item));
-    });
+    each([&](const Node& item) { to.push_back(text(item)); });
   }
   void assign(std::vector<int64_t>& to) const {
     to.clear();
@@ -924,7 +921,9 @@ void Recipe::Impl::bind(Binder::Tree& tree, const NodePtr& table, const std::vec
   }
   for (const Override& set : sets) place({split(set.key), set.node});
 
-  for (const auto& [field, winner] : winners) apply(*field, winner.wish, winner.renamed);
+  each_field(tree.root, [&](const Field& field) {
+    if (const auto at = winners.find(&field); at != winners.end()) apply(field, at->second.wish, at->second.renamed);
+  });
 
   const auto each_list = [&](const auto& self, const Section& section) -> void {
     for (const List& list : section.lists) {
@@ -1012,13 +1011,11 @@ void Recipe::set(std::string_view assignment) {
 }
 
 std::optional<std::string> Recipe::peek(std::string_view path) const {
-  NodePtr found;
-  const Path parts = split(path);
-  for (const NodePtr* at = &impl_->root; at;) {
-    size_t depth = 0;
-    while (at && depth < parts.size()) at = (*at)->find(parts[depth++]);
-    if (at) found = *at;
-    break;
+  NodePtr found = impl_->root;
+  for (const std::string& part : split(path)) {
+    const NodePtr* next = found->find(part);
+    found = next ? *next : nullptr;
+    if (!found) break;
   }
   if (found) impl_->shared->peeked.insert(found);
   for (const Override& set : impl_->overrides) {

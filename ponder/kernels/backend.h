@@ -218,7 +218,7 @@ enum class Scoring { sigmoid, softmax };
 enum class GroupScore { top2_sum, max };  // V3 (noaux_tc), V2 (group_limited_greedy)
 struct Route {  // DeepSeek-V3 report, section 2.1.2; reference order of choice: higher first, ties to the lower index
   int64_t rows;
-  int experts, top_k, n_group, topk_group;
+  int experts, top_k, n_group, topk_group;  // at most 64 groups
   Scoring scoring;
   GroupScore group_score;
   bool normalize;       // gates divided by (their sum + 1e-20)

@@ -80,7 +80,7 @@ TEST(Evaluate, CountsWhatTheModelSaid) {
     EXPECT_NEAR(m["completions/clipped_ratio"], 1.0 / 6, 1e-12);
     EXPECT_NEAR(m["search/gives_up"], 1.0 / 6, 1e-12);
     EXPECT_NEAR(m["search/rejected_leaves"], 1.0 / 6, 1e-12);
-    EXPECT_NEAR(m["completions/mean_length"], (8 + 8 + 21 + 21 + 8 + 2) / 6.0, 1e-12);
+    EXPECT_NEAR(m["completions/mean_length"], (8 + 8 + 21 + 22 + 8 + 2) / 6.0, 1e-12);
     EXPECT_EQ(m["errors/arithmetic"], 0);
     EXPECT_EQ(result.items[1].samples[1].grade.reason, "makes 26, not 13");
   }

@@ -4,6 +4,7 @@
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/tasks/puzzle/countdown.h"
+#include "ponder/tasks/puzzle/game24.h"
 
 namespace ponder::tasks {
 
@@ -15,6 +16,7 @@ std::string_view verdict_name(Grade::Verdict verdict) {
 
 std::unique_ptr<Task> make_task(const TaskConfig& config) {
   if (config.name == "countdown") return std::make_unique<Countdown>(config);
+  if (config.name == "game24") return std::make_unique<Game24>(config);
   throw_error(Exit::data, "there is no task \"{}\"; countdown and game24 exist", config.name);
 }
 
@@ -44,7 +46,7 @@ std::unique_ptr<Task> load_task(const std::string& folder) {
   return task;
 }
 
-const Problem& draw_problem(const Task& task, Split split, CounterRng& rng) {
+Problem draw_problem(const Task& task, Split split, CounterRng& rng) {
   const int64_t count = task.problem_count(split);
   PONDER_CHECK(count > 0, "task {} has no {} problems", task.name(), split_name(split));
   return task.problem(split, static_cast<int64_t>(rng.below(static_cast<uint64_t>(count))));
@@ -72,7 +74,7 @@ Corpus make_corpus(const Task& task, int64_t tokens, uint64_t seed) {
   const uint64_t key = stream_key(seed, Stream::corpus);
   for (uint64_t draw = 0; static_cast<int64_t>(out.ids.size()) < tokens; ++draw) {
     CounterRng rng(key, draw);
-    const Problem& problem = draw_problem(task, Split::train, rng);
+    const Problem problem = draw_problem(task, Split::train, rng);
     const auto text = task.trace(problem, rng);
     if (static_cast<int>(text.size()) > task.max_text_tokens()) continue;
     out.ids.insert(out.ids.end(), text.begin(), text.end());

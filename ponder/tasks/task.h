@@ -77,7 +77,11 @@ struct TaskConfig {
   uint64_t split_seed = 7;
   double direct_share = 0.55;  // of the corpus texts; 1 is the control without search
   double giveup_share = 0.5;   // of the searches have a budget of rejected leaves,
-  double mean_leaves = 4;      // geometric with this mean, at least 1
+  double mean_leaves = 0;      // geometric with this mean, at least 1; 0: as the task has it (countdown 4, game24 12)
+  // game24 only:
+  int held_out_target = 24;  // never trained on; 0: none
+  int max_tokens = 400;      // the longest text, prompt included
+  bool fractions = true;     // problems that need a fraction in between are trained on too
 
   template <class V>
   void fields(V& v) {
@@ -87,7 +91,10 @@ struct TaskConfig {
     v.field("split_seed", split_seed, {.help = "which sets are held out"});
     v.field("direct_share", direct_share, {.help = "share of direct answers in the corpus", .min = 0, .max = 1});
     v.field("giveup_share", giveup_share, {.help = "share of searches with a budget", .min = 0, .max = 1});
-    v.field("mean_leaves", mean_leaves, {.help = "mean budget, in rejected leaves", .min = 1, .max = 1e6});
+    v.field("mean_leaves", mean_leaves, {.help = "mean budget, in rejected leaves; 0: the task's own", .min = 0, .max = 1e6});
+    v.field("held_out_target", held_out_target, {.help = "game24: the target never trained on; 0: none", .min = 0, .max = 99});
+    v.field("max_tokens", max_tokens, {.help = "game24: the longest text", .min = 64, .max = 4096});
+    v.field("fractions", fractions, {.help = "game24: train on problems that need a fraction in between"});
   }
 };
 
@@ -105,7 +112,7 @@ class Task {
   virtual int max_text_tokens() const = 0;
 
   virtual int64_t problem_count(Split split) const = 0;
-  virtual const Problem& problem(Split split, int64_t index) const = 0;
+  virtual Problem problem(Split split, int64_t index) const = 0;
 
   // "3 7 12 -> 33".
   virtual ParsedLine parse_line(std::string_view line) const = 0;
@@ -128,7 +135,7 @@ void save_task(const Task& task, const std::string& folder);
 std::unique_ptr<Task> load_task(const std::string& folder);
 
 // A problem drawn uniformly from a split.
-const Problem& draw_problem(const Task& task, Split split, CounterRng& rng);
+Problem draw_problem(const Task& task, Split split, CounterRng& rng);
 // `count` problems of a split, without repetition as far as they reach, in an order fixed by the seed.
 std::vector<Problem> choose_problems(const Task& task, Split split, int64_t count, uint64_t seed);
 

@@ -6,4 +6,8 @@
 #if defined(__x86_64__)
 #define HWY_BASELINE_TARGETS HWY_AVX2
 #define HWY_DISABLED_TARGETS (~(HWY_AVX2 | HWY_AVX3))
+// The object `name` of the namespace compiled for `isa`.
+#define PONDER_FOR_ISA(isa, name) ((isa) == Isa::avx512 ? N_AVX3::name : N_AVX2::name)
+#else
+#define PONDER_FOR_ISA(isa, name) (HWY_NAMESPACE::name)
 #endif

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "ponder/kernels/math.h"
+#include "ponder/kernels/ref/choose.h"
 #include "ponder/kernels/ref/ref_backend.h"
 #include "ponder/kernels/ref/sums.h"
 
@@ -9,17 +10,17 @@ namespace {
 
 constexpr float kGateEps = 1e-20f;
 
-// One row of Route. The scores stand in `s`; `index` receives the choice. It serves as its own memory of what is taken:
-// there is no scratch, and top_k is small.
+// Choosing for one row, whose scores stand in `s`.
 class Chooser {
  public:
-  Chooser(const Route& a, const float* s) : a_(a), s_(s), per_group_(a.experts / a.n_group) {}
+  Chooser(const Route& a, const float* s) : a_(a), s_(s), per_group_(a.experts / a.n_group), kept_(keep_groups()) {}
 
+  // `index` serves as its own memory of what is taken: top_k is small.
   void choose(int32_t* index) const {
     for (int j = 0; j < a_.top_k; ++j) {
       int best = -1;
       for (int e = 0; e < a_.experts; ++e) {
-        if (std::find(index, index + j, e) != index + j || !group_kept(e / per_group_)) continue;
+        if (!(kept_ >> e / per_group_ & 1) || std::find(index, index + j, e) != index + j) continue;
         if (best < 0 || choice(e) > choice(best)) best = e;
       }
       index[j] = best;
@@ -43,38 +44,32 @@ class Chooser {
     return a_.group_score == GroupScore::top2_sum && per_group_ > 1 ? first + second : first;
   }
 
-  // Fewer than topk_group groups stand before it: a higher score, or the same and a lower index.
-  bool group_kept(int g) const {
-    if (a_.topk_group >= a_.n_group) return true;
-    const float mine = group_score(g);
-    int before = 0;
-    for (int o = 0; o < a_.n_group; ++o) {
-      const float other = group_score(o);
-      before += other > mine || (other == mine && o < g);
+  // Bit g: group g stays.
+  uint64_t keep_groups() const {
+    if (a_.topk_group >= a_.n_group) return ~uint64_t{0};
+    float score[64];
+    for (int g = 0; g < a_.n_group; ++g) score[g] = group_score(g);
+    uint64_t kept = 0;
+    for (int j = 0; j < a_.topk_group; ++j) {
+      int best = -1;
+      for (int g = 0; g < a_.n_group; ++g)
+        if (!(kept >> g & 1) && (best < 0 || score[g] > score[best])) best = g;
+      kept |= uint64_t{1} << best;
     }
-    return before < a_.topk_group;
+    return kept;
   }
 
   const Route& a_;
   const float* s_;
   int per_group_;
+  uint64_t kept_;
 };
 
 }  // namespace
 
-void RefBackend::route(const Route& a) const noexcept {
-  for (int64_t r = 0; r < a.rows; ++r) {
-    const float* x = a.logits + r * a.experts;
-    float* s = a.scores + r * a.experts;
-    if (a.scoring == Scoring::sigmoid) {
-      for (int e = 0; e < a.experts; ++e) s[e] = sigmoid(x[e]);
-    } else {
-      const float max = *std::max_element(x, x + a.experts);
-      LaneSums<float> sum;
-      for (int e = 0; e < a.experts; ++e) sum.add(e, s[e] = exp(x[e] - max));
-      const float total = sum.fold();
-      for (int e = 0; e < a.experts; ++e) s[e] /= total;
-    }
+void choose_experts(const Route& a, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const float* s = a.scores + r * a.experts;
     int32_t* index = a.index + r * a.top_k;
     float* gates = a.gates + r * a.top_k;
     Chooser(a, s).choose(index);
@@ -83,6 +78,24 @@ void RefBackend::route(const Route& a) const noexcept {
     for (int j = 0; j < a.top_k; ++j)
       gates[j] = (a.normalize ? s[index[j]] / (sum + kGateEps) : s[index[j]]) * a.scaling;
   }
+}
+
+void RefBackend::route(const Route& a) const noexcept {
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const float* x = a.logits + r * a.experts;
+    float* s = a.scores + r * a.experts;
+    if (a.scoring == Scoring::sigmoid) {
+      for (int e = 0; e < a.experts; ++e) s[e] = sigmoid(x[e]);
+      continue;
+    }
+    float max = -constants::kInf;
+    for (int e = 0; e < a.experts; ++e) max = x[e] > max ? x[e] : max;
+    LaneSums<float> sum;
+    for (int e = 0; e < a.experts; ++e) sum.add(e, s[e] = exp(x[e] - max));
+    const float total = sum.fold();
+    for (int e = 0; e < a.experts; ++e) s[e] /= total;
+  }
+  choose_experts(a, 0, a.rows);
 }
 
 // normalize: w = s / S, S = sum + eps:  ds_i = scaling * (dgate_i - sum_j dgate_j w_j) / S, else ds_i = scaling *

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 
 #include "ponder/base/error.h"
+#include "ponder/tasks/puzzle/expression.h"
 #include "ponder/tasks/puzzle/marks.h"
 
 namespace ponder::tasks {
@@ -45,26 +45,12 @@ std::vector<std::string> vocabulary(int numbers_to) {
   return words;
 }
 
-// Exact value of an answer. Numerators and denominators stay below 60^3, so nothing can overflow.
-struct Rational {
-  int64_t p = 0, q = 1;  // q > 0, not reduced
-};
-std::optional<Rational> apply(Rational x, char op, Rational y) {
-  switch (op) {
-    case '+': return Rational{x.p * y.q + y.p * x.q, x.q * y.q};
-    case '-': return Rational{x.p * y.q - y.p * x.q, x.q * y.q};
-    case '*': return Rational{x.p * y.p, x.q * y.q};
-    default: break;
-  }
-  if (y.p == 0) return std::nullopt;
-  return y.p > 0 ? Rational{x.p * y.q, x.q * y.p} : Rational{-x.p * y.q, -x.q * y.p};
-}
-
 }  // namespace
 
 Countdown::Countdown(const TaskConfig& config) : config_(config) {
   config_.name = name();
   if (config_.numbers_to == 0) config_.numbers_to = 12;
+  if (config_.mean_leaves == 0) config_.mean_leaves = 4;
   const int hi = config_.numbers_to;
   if (hi < 3 || hi > kCap) throw_error(Exit::data, "task countdown: numbers_to = {}: 3 to {} are possible", hi, kCap);
   check_mixture(config_);
@@ -116,7 +102,7 @@ int64_t Countdown::problem_count(Split split) const {
 
 int64_t Countdown::set_count(Split split) const { return sets_[static_cast<size_t>(split)]; }
 
-const Problem& Countdown::problem(Split split, int64_t index) const {
+Problem Countdown::problem(Split split, int64_t index) const {
   const auto& problems = problems_[static_cast<size_t>(split)];
   PONDER_CHECK(index >= 0 && index < problem_count(split), "problem {} of {}", index, problems.size());
   return problems[static_cast<size_t>(index)];
@@ -277,7 +263,7 @@ Grade Countdown::grade(const Problem& p, std::span<const int32_t> completion) co
       if (x == 0 || y == 0 || value == 0) continue;
       ++d.equations;
       const auto exact = apply({x, 1}, operator_char(w[i - 2]), {y, 1});
-      d.wrong_arithmetic += exact->p != value * exact->q;
+      d.wrong_arithmetic += exact != Rational{value, 1};
       const int32_t check = i + 2 < w.size() ? w[i + 2] : int32_t{kPad};
       if (check != kLow && check != kHigh && check != kYes) {
         node = {x, y, value, '='};
@@ -321,15 +307,13 @@ Grade Countdown::grade(const Problem& p, std::span<const int32_t> completion) co
     g.reason = "division by zero";
     return g;
   }
-  const int64_t divisor = std::gcd(value->p, value->q);
-  const std::string shown = value->q == divisor ? fmt::format("{}", value->p / divisor)
-                                                : fmt::format("{}/{}", value->p / divisor, value->q / divisor);
+  const std::string shown = to_string(*value);
   if (!fits) {
     g.reason = fmt::format("uses {} {} {}, not the numbers given", used[0], used[1], used[2]);
     g.answer = shown + " from other numbers";
   } else {
     g.answer = shown;
-    const bool right = value->p == p.target * value->q;
+    const bool right = *value == Rational{p.target, 1};
     g.verdict = right ? Grade::Verdict::right : Grade::Verdict::wrong;
     g.reason = right ? "right" : fmt::format("makes {}, not {}", shown, p.target);
   }

@@ -43,7 +43,7 @@ class Countdown final : public Task {
   std::span<const std::string_view> modes() const override;
   int max_text_tokens() const override { return 245; }
   int64_t problem_count(Split split) const override;
-  const Problem& problem(Split split, int64_t index) const override;
+  Problem problem(Split split, int64_t index) const override;
   ParsedLine parse_line(std::string_view line) const override;
   std::string admit(Problem& problem) const override;
   std::vector<int32_t> prompt(const Problem& problem) const override;
