@@ -1,6 +1,6 @@
 // gemm against the machine's own limit and against OpenBLAS and oneDNN.
 //
-//   gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING]
+//   gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING] [--ours]
 //
 // The limit is measured, not computed: a loop of nothing but fused multiply-adds on all threads. In each round every
 // candidate and the limit run in turn, so that clock changes and busy neighbours hit all alike; the table shows medians
@@ -162,7 +162,7 @@ void with_opponent(const Gemm& g, F&& sgemm) {
   }
 }
 
-void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds) {
+void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds, bool alone) {
   const bool tn = cs.layout == Layout::tn, nt = cs.layout == Layout::nt;
   const int64_t a_width = tn ? cs.m : cs.k, b_width = nt ? cs.k : cs.n, products = cs.heads;
   std::vector<int32_t> offsets;
@@ -224,6 +224,7 @@ void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds) {
     });
   });
 #endif
+  if (alone) candidates.resize(1);
   // Repeat small products until a measurement takes about 2 ms.
   const int64_t repeats = std::max<int64_t>(1, static_cast<int64_t>(2e-3 * 1.5e11 / flops));
   std::vector<double> limit;
@@ -293,6 +294,7 @@ std::vector<Case> cases() {
 int main(int argc, char** argv) {
   using namespace ponder;
   int threads = 0, rounds = 15;
+  bool ours = false;  // no opponents
   std::string only, isa_wanted;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i], value = arg.substr(std::min(arg.size(), arg.find('=') + 1));
@@ -304,8 +306,10 @@ int main(int argc, char** argv) {
       only = value;
     else if (arg.starts_with("--isa="))
       isa_wanted = value;
+    else if (arg == "--ours")
+      ours = true;
     else {
-      fmt::print("usage: gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING]\n");
+      fmt::print("usage: gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING] [--ours]\n");
       return 2;
     }
   }
@@ -335,5 +339,5 @@ int main(int argc, char** argv) {
 #endif
   fmt::print("{}\n", head);
   for (const Case& c : cases())
-    if (c.name().find(only) != std::string::npos) run_case(c, pool, *isa, rounds);
+    if (c.name().find(only) != std::string::npos) run_case(c, pool, *isa, rounds, ours);
 }

@@ -775,11 +775,11 @@ struct Recipe::Impl {
   bool is_stage = false, bound = false;
 
   void unknown(const NodePtr& node, const std::string& problem) {
-    // Another stage may know what a top-level key means.
-    if (is_stage && (node->rank < kStageRank || node->rank >= kEnvironmentRank))
-      shared->unknown.emplace(node, problem);
-    else
+    if (!is_stage || (node->rank >= kStageRank && node->rank < kEnvironmentRank))
       throw_error(node->exit(), "{}: {}", node->where, problem);
+    // Another stage may know what a top-level key means. If none does, the message with a suggestion is the better one.
+    std::string& known = shared->unknown[node];
+    if (known.empty() || problem.find("did you mean") != problem.npos) known = problem;
   }
   void apply(const Field& field, const Wish& wish, bool renamed);
   void bind(Binder::Tree& tree, const NodePtr& table, const std::vector<Override>& sets, bool top);

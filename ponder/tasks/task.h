@@ -91,8 +91,10 @@ struct TaskConfig {
     v.field("split_seed", split_seed, {.help = "which sets are held out"});
     v.field("direct_share", direct_share, {.help = "share of direct answers in the corpus", .min = 0, .max = 1});
     v.field("giveup_share", giveup_share, {.help = "share of searches with a budget", .min = 0, .max = 1});
-    v.field("mean_leaves", mean_leaves, {.help = "mean budget, in rejected leaves; 0: the task's own", .min = 0, .max = 1e6});
-    v.field("held_out_target", held_out_target, {.help = "game24: the target never trained on; 0: none", .min = 0, .max = 99});
+    v.field("mean_leaves", mean_leaves,
+            {.help = "mean budget, in rejected leaves; 0: the task's own", .min = 0, .max = 1e6});
+    v.field("held_out_target", held_out_target,
+            {.help = "game24: the target never trained on; 0: none", .min = 0, .max = 99});
     v.field("max_tokens", max_tokens, {.help = "game24: the longest text", .min = 64, .max = 4096});
     v.field("fractions", fractions, {.help = "game24: train on problems that need a fraction in between"});
   }

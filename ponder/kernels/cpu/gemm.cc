@@ -109,6 +109,7 @@ void run_task(const Gemm& g, const Task& t, const MicroKernels& kernels) {
       s.rows = static_cast<int>(m1 - m0);
       s.a = p.a + m0 * s.a_row + k0 * s.a_k;
       s.c = p.c + m0 * g.ldc + t.n0;
+      s.a_next = i + 1 < strips ? p.a + m1 * s.a_row + k0 * s.a_k : nullptr;
       kernels.strip(s);
     }
   }

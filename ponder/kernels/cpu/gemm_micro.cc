@@ -33,65 +33,57 @@ constexpr int kRows = 6, kVecs = 4, kFewRows = 3, kFewVecs = 8;
 #endif
 static_assert(kRows <= kMaxRows);
 
+// The mask of the first `n` lanes; n may be beyond both ends.
+HWY_INLINE hn::Mask<D> first(D d, int64_t n) { return hn::FirstN(d, static_cast<size_t>(n < 0 ? 0 : n)); }
+HWY_INLINE V load_first(D d, const float* p, int64_t n) { return hn::MaskedLoad(first(d, n), d, p); }
+
 // One tile: `rows` x (vecs * kWidth) of C. The accumulators must stay in registers, so every loop over them is
 // unrolled. kByRow: A has been copied to [row][k]; else A is read as [k][row].
+#define PONDER_UNROLL _Pragma("GCC unroll 16")
+#define PONDER_EACH_SUM PONDER_UNROLL for (int i = 0; i < rows; ++i) PONDER_UNROLL for (int v = 0; v < vecs; ++v)
+
 template <int rows, int vecs, bool kByRow>
 HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_k, const float* HWY_RESTRICT b, int64_t b_k,
                        int64_t b_panel, int64_t k, float* HWY_RESTRICT c, int64_t ldc, int64_t n, bool add,
                        const float* HWY_RESTRICT bias) {
   const D d;
-#pragma GCC unroll 16
-  for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 8
-    for (int v = 0; v < vecs; v += 16 / kWidth) __builtin_prefetch(c + i * ldc + v * kWidth, 1);
+  PONDER_EACH_SUM if (v * kWidth % 16 == 0) __builtin_prefetch(c + i * ldc + v * kWidth, 1);
 
+  const bool whole = n >= vecs * kWidth;
+  HWY_ALIGN float total[rows * vecs * kWidth];  // the sum of the blocks so far
   for (int64_t begin = 0; begin < k; begin += kDotBlock) {
     const int64_t end = begin + kDotBlock < k ? begin + kDotBlock : k;
     V sum[rows][vecs];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 8
-      for (int v = 0; v < vecs; ++v) sum[i][v] = hn::Zero(d);
+    PONDER_EACH_SUM sum[i][v] = hn::Zero(d);
     for (int64_t kk = begin; kk < end; ++kk) {
       V bv[vecs];
-#pragma GCC unroll 8
-      for (int v = 0; v < vecs; ++v) bv[v] = hn::LoadU(d, b + (v / kPanelVecs) * b_panel + (v % kPanelVecs) * kWidth);
-#pragma GCC unroll 16
-      for (int i = 0; i < rows; ++i) {
+      PONDER_UNROLL for (int v = 0; v < vecs; ++v) bv[v] =
+          hn::LoadU(d, b + (v / kPanelVecs) * b_panel + (v % kPanelVecs) * kWidth);
+      PONDER_UNROLL for (int i = 0; i < rows; ++i) {
         const V av = hn::Set(d, kByRow ? a[i * kCopyStride] : a[i]);
-#pragma GCC unroll 8
-        for (int v = 0; v < vecs; ++v) sum[i][v] = hn::MulAdd(av, bv[v], sum[i][v]);
+        PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[i][v] = hn::MulAdd(av, bv[v], sum[i][v]);
       }
       a += kByRow ? 1 : a_k;
       b += b_k;
     }
-    const bool from_c = add || begin > 0;
-    const float* end_bias = end == k ? bias : nullptr;
-    if (n >= vecs * kWidth) {
-#pragma GCC unroll 16
-      for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 8
-        for (int v = 0; v < vecs; ++v) {
-          float* at = c + i * ldc + v * kWidth;
-          V y = hn::Add(from_c ? hn::LoadU(d, at) : hn::Zero(d), sum[i][v]);
-          if (end_bias) y = hn::Add(y, hn::LoadU(d, end_bias + v * kWidth));
-          hn::StoreU(y, d, at);
-        }
+    if (begin > 0) {
+      PONDER_EACH_SUM sum[i][v] = hn::Add(hn::Load(d, total + (i * vecs + v) * kWidth), sum[i][v]);
+    } else if (!add) {
+      PONDER_EACH_SUM sum[i][v] = hn::Add(hn::Zero(d), sum[i][v]);
+    } else if (whole) {
+      PONDER_EACH_SUM sum[i][v] = hn::Add(hn::LoadU(d, c + i * ldc + v * kWidth), sum[i][v]);
     } else {
-#pragma GCC unroll 8
-      for (int v = 0; v < vecs; ++v) {
-        const int64_t width = n - v * kWidth;
-        if (width <= 0) break;
-        const auto mask = hn::FirstN(d, static_cast<size_t>(width));
-        const V tail_bias = end_bias ? hn::MaskedLoad(mask, d, end_bias + v * kWidth) : hn::Zero(d);
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; ++i) {
-          float* at = c + i * ldc + v * kWidth;
-          V y = hn::Add(from_c ? hn::MaskedLoad(mask, d, at) : hn::Zero(d), sum[i][v]);
-          if (end_bias) y = hn::Add(y, tail_bias);
-          hn::BlendedStore(y, mask, d, at);
-        }
-      }
+      PONDER_EACH_SUM sum[i][v] = hn::Add(load_first(d, c + i * ldc + v * kWidth, n - v * kWidth), sum[i][v]);
+    }
+    if (end < k) {
+      PONDER_EACH_SUM hn::Store(sum[i][v], d, total + (i * vecs + v) * kWidth);
+      continue;
+    }
+    if (bias) PONDER_EACH_SUM sum[i][v] = hn::Add(sum[i][v], load_first(d, bias + v * kWidth, n - v * kWidth));
+    if (whole) {
+      PONDER_EACH_SUM hn::StoreU(sum[i][v], d, c + i * ldc + v * kWidth);
+    } else {
+      PONDER_EACH_SUM hn::BlendedStore(sum[i][v], first(d, n - v * kWidth), d, c + i * ldc + v * kWidth);
     }
   }
 }
@@ -129,8 +121,14 @@ void strip(const Strip& s) {
     a = s.a_copy;
   }
   const TileRow& tiles = kTiles[by_row][static_cast<size_t>(s.rows - 1)];
+  int fetched = 0;  // rows of the next strip
   for (int64_t j = 0; j < s.n;) {
     const int64_t left = s.n - j;
+    if (by_row && s.a_next) {
+      const int upto = left <= kPanel ? s.rows : static_cast<int>(s.rows * (j + kPanel) / s.n);
+      for (; fetched < upto; ++fetched)
+        for (int64_t kk = 0; kk < s.k; kk += 16) __builtin_prefetch(s.a_next + fetched * s.a_row + kk, 0, 2);
+    }
     int64_t width = kVecs * kWidth;
     TileFn fn = tiles.full;
     if (tiles.few && left >= kFewVecs * kWidth) {
@@ -195,9 +193,7 @@ void pack_rows(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed,
       if (p + v + kWidth <= n) {
         for (int64_t kk = 0; kk < k; ++kk) hn::StoreU(hn::LoadU(d, from + kk * ldb), d, to + kk * kPanel);
       } else {
-        const int64_t width = n - p - v;
-        const auto mask = hn::FirstN(d, static_cast<size_t>(width > 0 ? width : 0));
-        if (width <= 0) from = b;  // reads nothing, but the address has to exist
+        const auto mask = first(d, n - p - v);
         for (int64_t kk = 0; kk < k; ++kk) hn::StoreU(hn::MaskedLoad(mask, d, from + kk * ldb), d, to + kk * kPanel);
       }
     }

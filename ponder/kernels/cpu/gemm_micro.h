@@ -25,9 +25,10 @@ struct Strip {
   int64_t n, k;  // k <= kDepth
   float* c;
   int64_t ldc;
-  bool add;           // start = C instead of +0
-  const float* bias;  // may be null
-  float* a_copy;      // scratch [kMaxRows * kCopyStride], aligned to 64 bytes
+  bool add;             // start = C instead of +0
+  const float* bias;    // may be null
+  const float* a_next;  // the strip that follows, to be fetched into the cache meanwhile; null if none
+  float* a_copy;        // scratch [kMaxRows * kCopyStride], aligned to 64 bytes
 };
 
 struct MicroKernels {

@@ -37,10 +37,13 @@ struct LossKernels {
 };
 const LossKernels& loss_kernels(Isa isa);
 
+// A row of attention is a (query, head) pair: row r of a span and kv head is query r / group and the head
+// kv_head * group + r % group, group = heads / kv_heads. A task is so many rows.
+constexpr int kAttentionRows = 64;
+
 struct AttentionKernels {
-  void (*store_kv)(const StoreKv&, int64_t begin, int64_t end);  // spans
-  // Queries [begin, end) of a span, those heads that share kv_head.
-  void (*attention)(const Attention&, const Span&, int64_t kv_head, int64_t begin, int64_t end);
+  void (*store_kv)(const StoreKv&, int64_t begin, int64_t end);                                   // spans
+  void (*attention)(const Attention&, const Span&, int64_t kv_head, int64_t begin, int64_t end);  // <= kAttentionRows
   int64_t (*grad_scratch)(const AttentionGrad&, int64_t count);  // floats needed for a span of so many rows
   void (*attention_grad)(const AttentionGrad&, const Span&, int64_t kv_head, float* scratch);
 };

@@ -28,8 +28,10 @@ HWY_INLINE void with_constant(int n, F&& f) {
   if constexpr (max == 1) {
     f(Index<1>());
   } else {
-    if (n == max) f(Index<max>());
-    else with_constant<max - 1>(n, f);
+    if (n == max)
+      f(Index<max>());
+    else
+      with_constant<max - 1>(n, f);
   }
 }
 // How many groups of sixteen to take next: 4 as 2 + 2, not 3 + 1.
@@ -74,78 +76,72 @@ HWY_INLINE void scores(const Rows& x, int rows, const float* keys, int64_t depth
   for (int64_t g = 0; groups > 0;) {
     const int columns = next_columns(groups);
     with_constant<kTileRows>(rows, [&](auto r) HWY_ATTR {
-      with_constant<kTileColumns>(columns, [&](auto c) HWY_ATTR {
-        scores_tile<r, c>(x, keys + g * kLanes, depth, s + g * kLanes);
-      });
+      with_constant<kTileColumns>(
+          columns, [&](auto c) HWY_ATTR { scores_tile<r, c>(x, keys + g * kLanes, depth, s + g * kLanes); });
     });
     g += columns;
     groups -= columns;
   }
 }
 
-// Weights of row r at w + r * row_stride + j * step; row r has j in [begin[r], end[r]). Ascending in r are either the
-// begins (ends equal) or the ends (begins equal).
-struct Weights {
-  const float* w;
-  int64_t row_stride, step;
+// Y[r, c] = Y[r, c] * decay[r] + sum_j W[r, j] M[j, c], the product and sum fused (decay 1 adds). Row r has j in
+// [begin[r], end[r]); ascending in r are either the ends (begins equal) or the begins (ends equal).
+struct Chains {
+  const float* w;  // [rows][kPageSize], or [j][kPageSize] where transposed
   int begin[kTileRows], end[kTileRows];
+  float* y[kTileRows];
+  float decay[kTileRows];
 };
 
-// `columns` groups of sixteen of which the last has `last` columns.
-template <int rows, int columns, bool full, class Finish>
-HWY_INLINE void chains_tile(const Weights& w, const float* HWY_RESTRICT m, int64_t ldm, int last, Finish&& finish) {
+// `n` columns of Y and M from column c0 on: all of them, or fewer where columns = 1.
+template <int rows, int columns, bool transposed, class N>
+HWY_NOINLINE void chains_tile(const Chains& t, const float* HWY_RESTRICT m, int64_t ldm, int64_t c0, N n) {
+  constexpr int64_t kRow = transposed ? 1 : kPageSize, kStep = transposed ? kPageSize : 1;
   F16 sum[rows][columns];
   unroll<rows>([&](auto r) HWY_ATTR { unroll<columns>([&](auto c) HWY_ATTR { sum[r][c] = set(0.f); }); });
-  const auto load_m = [&](auto c, int64_t j) HWY_ATTR {
-    const float* p = m + j * ldm + c * kLanes;
-    if constexpr (!full && c == columns - 1) return load_n(p, last);
-    else return load(p);
-  };
+  m += c0;
   const auto row_step = [&](auto r, int64_t j) HWY_ATTR {
-    const F16 x = set(w.w[r * w.row_stride + j * w.step]);
-    unroll<columns>([&](auto c) HWY_ATTR { sum[r][c] = fma(x, load_m(c, j), sum[r][c]); });
+    const F16 x = set(t.w[r * kRow + j * kStep]);
+    unroll<columns>([&](auto c) HWY_ATTR { sum[r][c] = fma(x, load_n(m + j * ldm + c * kLanes, n), sum[r][c]); });
   };
   // All rows share [lo, hi); before it some rows begin, after it some go on.
-  const int lo = w.begin[rows - 1], hi = w.end[0];
+  const int lo = t.begin[rows - 1], hi = t.end[0];
   unroll<rows>([&](auto r) HWY_ATTR {
-    for (int j = w.begin[r]; j < lo && j < w.end[r]; ++j) row_step(r, j);
+    for (int j = t.begin[r]; j < lo && j < t.end[r]; ++j) row_step(r, j);
   });
-  for (int j = lo; j < hi; ++j) {
-    F16 columns_of_m[columns];
-    unroll<columns>([&](auto c) HWY_ATTR { columns_of_m[c] = load_m(c, j); });
-    const float* p = w.w + j * w.step;
+  for (int64_t j = lo; j < hi; ++j) {
+    F16 x[columns];
+    unroll<columns>([&](auto c) HWY_ATTR { x[c] = load_n(m + j * ldm + c * kLanes, n); });
     unroll<rows>([&](auto r) HWY_ATTR {
-      const F16 x = set(p[r * w.row_stride]);
-      unroll<columns>([&](auto c) HWY_ATTR { sum[r][c] = fma(x, columns_of_m[c], sum[r][c]); });
+      const F16 w = set(t.w[r * kRow + j * kStep]);
+      unroll<columns>([&](auto c) HWY_ATTR { sum[r][c] = fma(w, x[c], sum[r][c]); });
     });
   }
   unroll<rows>([&](auto r) HWY_ATTR {
-    for (int j = hi > lo ? hi : lo; j < w.end[r]; ++j) row_step(r, j);
+    for (int j = hi > lo ? hi : lo; j < t.end[r]; ++j) row_step(r, j);
   });
   unroll<rows>([&](auto r) HWY_ATTR {
     unroll<columns>([&](auto c) HWY_ATTR {
-      if constexpr (!full && c == columns - 1) finish(static_cast<int>(r), c * kLanes, sum[r][c], last);
-      else finish(static_cast<int>(r), c * kLanes, sum[r][c], Index<kLanes>());
+      float* y = t.y[r] + c0 + c * kLanes;
+      store_n(fma(load_n(y, n), set(t.decay[r]), sum[r][c]), y, n);
     });
   });
 }
 
-// finish(r, c, sum of columns c .. c + n - 1, n) for every row and group of columns of M [.., width].
-template <class Finish>
-HWY_INLINE void chains(const Weights& w, int rows, const float* m, int64_t ldm, int64_t width, Finish&& finish) {
-  for (int64_t c0 = 0; c0 < width;) {
-    const int columns = next_columns((width - c0 + kLanes - 1) / kLanes);
-    const int64_t end = c0 + columns * kLanes;
-    const int last = static_cast<int>(width < end ? width - (end - kLanes) : kLanes);
-    with_constant<kTileRows>(rows, [&](auto r) HWY_ATTR {
-      with_constant<kTileColumns>(columns, [&](auto c) HWY_ATTR {
-        const auto shifted = [&](int row, int64_t col, const F16& sum, auto n) HWY_ATTR { finish(row, c0 + col, sum, n); };
-        if (last == kLanes) chains_tile<r, c, true>(w, m + c0, ldm, last, shifted);
-        else chains_tile<r, c, false>(w, m + c0, ldm, last, shifted);
-      });
-    });
-    c0 = end;
-  }
+// For `rows` rows (up to kTileRows) and `width` columns.
+template <bool transposed>
+HWY_INLINE void chains(const Chains& t, int rows, const float* m, int64_t ldm, int64_t width) {
+  with_constant<kTileRows>(rows, [&](auto r) HWY_ATTR {
+    int64_t c0 = 0;
+    for (int64_t groups = width / kLanes; groups > 0;) {
+      const int columns = next_columns(groups);
+      with_constant<kTileColumns>(
+          columns, [&](auto c) HWY_ATTR { chains_tile<r, c, transposed>(t, m, ldm, c0, Index<kLanes>()); });
+      groups -= columns;
+      c0 += columns * kLanes;
+    }
+    if (c0 < width) chains_tile<r, 1, transposed>(t, m, ldm, c0, static_cast<int>(width - c0));
+  });
 }
 
 }  // namespace ponder::kernels::cpu::HWY_NAMESPACE

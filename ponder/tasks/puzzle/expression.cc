@@ -127,7 +127,8 @@ Expression evaluate_expression(std::string_view text) {
       return fail(i, "a character that is no part of arithmetic");
     }
   }
-  if (want_value) return fail(text.size(), out.numbers.empty() ? "there is no expression" : "a number is missing at the end");
+  if (want_value)
+    return fail(text.size(), out.numbers.empty() ? "there is no expression" : "a number is missing at the end");
   if (depth > 0) return fail(text.size(), "a bracket is not closed");
   while (!operators.empty()) reduce(text.size());
   out.well_formed = true;

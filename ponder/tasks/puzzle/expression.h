@@ -1,8 +1,8 @@
 // Arithmetic expressions over whole numbers, exactly.
 //
-// + - * / and brackets of any shape, no sign in front of a number or bracket. Also read: the characters × ÷ −. Values are
-// rationals in 64 bits; what does not fit is an error, never a wrong value. Linear in the text, no recursion, and no
-// exception for any bytes.
+// + - * / and brackets of any shape, no sign in front of a number or bracket. Also read: the characters × ÷ −. Values
+// are rationals in 64 bits; what does not fit is an error, never a wrong value. Linear in the text, no recursion, and
+// no exception for any bytes.
 #pragma once
 
 #include <cstdint>
@@ -36,9 +36,9 @@ struct Expression {
 };
 Expression evaluate_expression(std::string_view text);
 
-// Whether `text` makes `target` from exactly the given numbers, each used once, in any shape. "6 * 4 = 24" is read too, if
-// what stands after the = is the target. The reward "countdown", and the answer's part of game24. Sets verdict, reason,
-// answer and diagnostics.malformed.
+// Whether `text` makes `target` from exactly the given numbers, each used once, in any shape. "6 * 4 = 24" is read too,
+// if what stands after the = is the target. The reward "countdown", and the answer's part of game24. Sets verdict,
+// reason, answer and diagnostics.malformed.
 Grade grade_expression(std::string_view text, std::span<const int64_t> numbers, int64_t target);
 
 }  // namespace ponder::tasks::puzzle

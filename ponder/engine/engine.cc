@@ -1,0 +1,359 @@
+#include "ponder/engine/engine.h"
+
+#include <algorithm>
+
+namespace ponder::engine {
+
+using kernels::kPageSize;
+
+struct Engine::Sequence {
+  int64_t request = 0;
+  int32_t answer = 0;
+  uint64_t seed = 0;
+  Sampling sampling;
+  int64_t max_length = 0;
+  std::vector<int32_t> stop_tokens;
+  std::vector<int32_t> tokens;  // prompt and answer
+  std::vector<int32_t> pages;
+  std::vector<uint64_t> hashes;  // of the full pages that are remembered or were found
+  int64_t computed = 0;          // tokens whose keys and values are in the pages
+  int64_t drafted = 0;           // tokens beyond the last confirmed one, at the end of `tokens`
+  Sequence* leader = nullptr;    // computes the prompt that this one waits for
+  int followers = 0;             // how many wait for this one
+  Finish finish = Finish::running;
+
+  int64_t confirmed() const { return static_cast<int64_t>(tokens.size()) - drafted; }
+  void reset() {
+    stop_tokens.clear(), tokens.clear(), pages.clear(), hashes.clear();
+    computed = drafted = 0;
+    leader = nullptr;
+    followers = 0;
+    finish = Finish::running;
+  }
+};
+
+namespace {
+int64_t pages_for(int64_t positions) { return (positions + kPageSize - 1) / kPageSize; }
+int64_t default_pages(const model::Model& m, const EngineConfig& c) {
+  if (c.pages > 0) return c.pages;
+  return std::max<int64_t>(64, int64_t{c.max_sequences} * pages_for(m.config().max_position_embeddings / 4));
+}
+}  // namespace
+
+Engine::Engine(const model::Model& model, const kernels::Backend& backend, const EngineConfig& config)
+    : model_(model), backend_(backend), config_(config), cache_(default_pages(model, config)),
+      pool_(model.page_layout(), model.kv_layers(), cache_.pages()) {
+  config_.draft = config.draft && model.mtp_modules() > 0;
+  events_.reserve(static_cast<size_t>(2 * config_.max_sequences));
+}
+
+Engine::~Engine() = default;
+
+bool Engine::idle() const { return waiting_.empty() && running_.empty(); }
+
+size_t Engine::bytes() const { return pool_.bytes() + arena_.reserved(); }
+
+int64_t Engine::add(Request request) {
+  const int64_t longest = static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens;
+  if (request.prompt.empty()) throw_error(Exit::data, "a request needs at least one prompt token");
+  if (request.max_new_tokens < 1) throw_error(Exit::data, "max_new_tokens is {}; it must be at least 1", request.max_new_tokens);
+  for (int32_t t : request.prompt)
+    if (t < 0 || t >= model_.config().vocab_size)
+      throw_error(Exit::data, "prompt token {} is outside the vocabulary of {}", t, model_.config().vocab_size);
+  if (longest > model_.config().max_position_embeddings)
+    throw_error(Exit::data, "prompt of {} tokens and {} new ones exceed the model's context of {}", request.prompt.size(),
+                request.max_new_tokens, model_.config().max_position_embeddings);
+  if (pages_for(longest + 1) > cache_.pages())
+    throw_error(Exit::resources, "prompt of {} tokens and {} new ones need {} pages of {} positions, but the cache has {}; give it more pages",
+                request.prompt.size(), request.max_new_tokens, pages_for(longest + 1), kPageSize, cache_.pages());
+  const int64_t id = next_request_++;
+  Sequence* leader = nullptr;
+  for (size_t i = 0; i < request.seeds.size(); ++i) {
+    std::unique_ptr<Sequence> s;
+    if (spare_.empty()) {
+      s = std::make_unique<Sequence>();
+    } else {
+      s = std::move(spare_.back());
+      spare_.pop_back();
+      s->reset();
+    }
+    s->request = id;
+    s->answer = static_cast<int32_t>(i);
+    s->seed = request.seeds[i];
+    s->sampling = request.sampling;
+    s->max_length = longest;
+    s->stop_tokens = request.stop_tokens;
+    s->tokens.reserve(static_cast<size_t>(longest) + 2);
+    s->pages.reserve(static_cast<size_t>(pages_for(longest + 1)));
+    s->hashes.reserve(static_cast<size_t>(pages_for(longest + 1)));
+    s->tokens.assign(request.prompt.begin(), request.prompt.end());
+    if (leader && config_.share_prefixes) {
+      s->leader = leader;
+      ++leader->followers;
+    } else {
+      leader = s.get();
+    }
+    waiting_.push_back(std::move(s));
+  }
+  return id;
+}
+
+void Engine::cancel(int64_t request) {
+  for (auto& s : running_)
+    if (s->request == request) s->finish = Finish::cancelled;
+  for (auto& s : waiting_)
+    if (s->request == request) s->finish = Finish::cancelled;
+}
+
+void Engine::drop_pages(Sequence& s) {
+  for (int32_t p : s.pages) cache_.release(p);
+  s.pages.clear();
+  s.hashes.clear();
+  s.tokens.resize(static_cast<size_t>(s.confirmed()));
+  s.computed = s.drafted = 0;
+}
+
+// Preempts the youngest sequence that is not `keep` and not needed by it. It keeps its tokens and is computed again.
+bool Engine::make_room(const Sequence& keep) {
+  for (size_t i = running_.size(); i-- > 0;) {
+    Sequence& s = *running_[i];
+    if (&s == &keep || s.pages.empty()) continue;
+    if (std::any_of(work_.begin(), work_.end(), [&](const Work& w) { return w.sequence == &s; })) return false;
+    drop_pages(s);
+    ++stats_.preempted;
+    return true;
+  }
+  return false;
+}
+
+bool Engine::reserve_pages(Sequence& s, int64_t positions) {
+  while (static_cast<int64_t>(s.pages.size()) < pages_for(positions)) {
+    const int32_t page = cache_.allocate();
+    if (page >= 0) s.pages.push_back(page);
+    else if (!make_room(s)) return false;
+  }
+  return true;
+}
+
+// Takes over what the leader has computed of the common prompt: full pages are shared, the last one is copied.
+void Engine::fork(const Sequence& leader, Sequence& s) {
+  const int64_t prompt = static_cast<int64_t>(s.tokens.size());
+  const int64_t full = prompt / kPageSize;
+  for (int64_t i = 0; i < full; ++i) {
+    cache_.retain(leader.pages[static_cast<size_t>(i)]);
+    s.pages.push_back(leader.pages[static_cast<size_t>(i)]);
+  }
+  for (size_t i = 0; i < std::min(leader.hashes.size(), static_cast<size_t>(full)); ++i) s.hashes.push_back(leader.hashes[i]);
+  if (prompt % kPageSize == 0 || reserve_pages(s, prompt)) {
+    if (prompt % kPageSize) pool_.copy_page(leader.pages[static_cast<size_t>(full)], s.pages.back());
+    s.computed = prompt;
+  } else {
+    s.computed = full * kPageSize;  // no page for the rest now: it is computed when there is one
+  }
+  stats_.shared_tokens += s.computed;
+}
+
+void Engine::admit() {
+  const auto cancelled = [](const std::unique_ptr<Sequence>& s) { return s->finish == Finish::cancelled; };
+  if (std::any_of(waiting_.begin(), waiting_.end(), cancelled)) {
+    for (auto& s : waiting_)
+      if (cancelled(s)) events_.push_back({s->request, s->answer, -1, 0, 0, Finish::cancelled});
+    std::erase_if(waiting_, cancelled);  // followers wait for a leader of the same request: they go together
+  }
+  while (!waiting_.empty() && static_cast<int>(running_.size()) < config_.max_sequences) {
+    Sequence& s = *waiting_.front();
+    if (config_.share_prefixes && !s.leader) {
+      // Full pages of the prompt that are still in memory; the last token is always computed, for its logits.
+      uint64_t hash = version_;
+      for (int64_t i = 0; (i + 1) * kPageSize < static_cast<int64_t>(s.tokens.size()); ++i) {
+        hash = KvCache::hash(hash, {s.tokens.data() + i * kPageSize, static_cast<size_t>(kPageSize)});
+        const int32_t page = cache_.find(hash);
+        if (page < 0) break;
+        s.pages.push_back(page);
+        s.hashes.push_back(hash);
+        s.computed += kPageSize;
+        stats_.shared_tokens += kPageSize;
+      }
+    }
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+void Engine::remember_pages(Sequence& s) {
+  if (!config_.share_prefixes) return;
+  const int64_t known = std::min(s.computed, s.confirmed());
+  while (static_cast<int64_t>(s.hashes.size() + 1) * kPageSize <= known) {
+    const size_t i = s.hashes.size();
+    const uint64_t hash = KvCache::hash(i ? s.hashes.back() : version_, {s.tokens.data() + i * kPageSize, static_cast<size_t>(kPageSize)});
+    cache_.remember(s.pages[i], hash);
+    s.hashes.push_back(hash);
+  }
+}
+
+void Engine::accept(Sequence& s, int32_t token, float logp, float entropy) {
+  const bool stops = std::find(s.stop_tokens.begin(), s.stop_tokens.end(), token) != s.stop_tokens.end();
+  if (stops) s.finish = Finish::stop;
+  else if (s.confirmed() >= s.max_length) s.finish = Finish::length;
+  events_.push_back({s.request, s.answer, token, logp, entropy, s.finish});
+  ++stats_.sampled;
+}
+
+std::span<const Event> Engine::step() {
+  events_.clear();
+  if (version_ != model_.params().version()) {  // old prefixes miss by themselves: the version salts their hash
+    version_ = model_.params().version();
+    for (auto& s : running_) drop_pages(*s);
+  }
+  admit();
+  for (auto& s : running_)
+    if (s->finish == Finish::cancelled) events_.push_back({s->request, s->answer, -1, 0, 0, Finish::cancelled});
+  finish_step();
+  if (running_.empty()) return events_;
+
+  arena_.reset();
+  work_.clear(), sampled_.clear(), tokens_.clear(), positions_.clear(), spans_.clear();
+  int64_t budget = config_.max_step_rows;
+  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+    Sequence& s = *running_[i];
+    if (s.leader) continue;
+    const int64_t length = static_cast<int64_t>(s.tokens.size());
+    const int64_t count = std::min(length - s.computed, budget);
+    if (!reserve_pages(s, s.computed + count)) continue;  // waits; older sequences hold the pages
+    const int32_t row = static_cast<int32_t>(tokens_.size());
+    for (int64_t p = s.computed; p < s.computed + count; ++p) {
+      tokens_.push_back(s.tokens[static_cast<size_t>(p)]);
+      positions_.push_back(static_cast<int32_t>(p));
+    }
+    work_.push_back({&s, row, static_cast<int32_t>(count), s.computed});
+    spans_.push_back({row, static_cast<int32_t>(count), static_cast<int32_t>(s.computed), s.pages.data()});
+    budget -= count;
+  }
+  PONDER_CHECK(!work_.empty(), "no sequence can go on with {} pages", cache_.pages());
+
+  ops::Ctx ctx{backend_, arena_};
+  const Tensor x = model_.body(ctx, {tokens_, positions_, spans_, &pool_});
+  // Rows that decide a token: the last confirmed one and, behind it, each draft. Followers whose prompt is complete now
+  // read the same row and then have pages of their own.
+  for (const Work& w : work_) {
+    Sequence& s = *w.sequence;
+    s.computed += w.count;
+    if (s.computed < static_cast<int64_t>(s.tokens.size())) continue;
+    for (int64_t d = 0; d <= s.drafted; ++d)
+      sampled_.push_back({&s, static_cast<int32_t>(w.row + (s.confirmed() - 1 - w.position) + d), static_cast<int32_t>(d)});
+    if (s.followers > 0) {
+      const size_t leader_row = sampled_.size() - 1;
+      for (auto& f : running_)
+        if (f->leader == &s) {
+          fork(s, *f);
+          f->leader = nullptr;
+          --s.followers;
+          if (f->computed == static_cast<int64_t>(f->tokens.size())) sampled_.push_back({f.get(), sampled_[leader_row].row, 0});
+        }
+      for (auto& f : waiting_)  // not admitted yet: these will find the prompt's full pages by hash
+        if (f->leader == &s) f->leader = nullptr, --s.followers;
+    }
+  }
+
+  // Rows are independent, so norms are taken of all rows where drafts need them and of the sampled ones otherwise; the
+  // followers of a prompt read its last row once each.
+  Tensor h = x;
+  if (config_.draft || sampled_.size() * 2 > tokens_.size()) {
+    h = model_.final_norm(ctx, x);
+  } else if (!sampled_.empty()) {
+    rows_.clear();
+    for (Sampled& q : sampled_) {
+      rows_.push_back(q.row);
+      q.row = static_cast<int32_t>(rows_.size()) - 1;
+    }
+    h = model_.final_norm(ctx, ops::gather_rows(ctx, x, rows_));
+  }
+  if (!sampled_.empty()) {
+    const Drawn drawn = sample(ctx, h);
+    for (size_t i = 0; i < sampled_.size();) {
+      Sequence& s = *sampled_[i].sequence;
+      const int64_t drafts = s.drafted;
+      // What was drafted is replaced by what is sampled; a draft that was right saves a step.
+      const int32_t proposal = drafts ? s.tokens.back() : -1;
+      s.tokens.resize(static_cast<size_t>(s.confirmed()));
+      s.drafted = 0;
+      for (int64_t d = 0; d <= drafts; ++d) {
+        const size_t at = i + static_cast<size_t>(d);
+        s.tokens.push_back(drawn.tokens.i32()[at]);
+        accept(s, s.tokens.back(), drawn.logp.f32()[at], drawn.entropy.f32()[at]);
+        const bool right = d < drafts && s.tokens.back() == proposal;
+        stats_.accepted += right;
+        if (s.finish != Finish::running || !right) break;
+      }
+      s.computed = std::min(s.computed, s.confirmed() - 1);
+      stats_.drafted += drafts;
+      i += static_cast<size_t>(drafts) + 1;
+    }
+  }
+  if (config_.draft) draft_tokens(ctx, h);
+  for (const Work& w : work_) remember_pages(*w.sequence);
+  ++stats_.steps;
+  stats_.rows += static_cast<int64_t>(tokens_.size());
+  stats_.flops += ctx.flops;
+  finish_step();
+  return events_;
+}
+
+// Row i of an MTP module needs the hidden state of token i (a row of this step) and token i + 1 (known by now). The last
+// known row proposes the token after the next one, by the same counters that will judge it.
+void Engine::draft_tokens(ops::Ctx& ctx, const Tensor& h) {
+  tokens_.clear(), positions_.clear(), spans_.clear(), rows_.clear(), sampled_.clear();
+  for (const Work& w : work_) {
+    Sequence& s = *w.sequence;
+    const int64_t known = std::min<int64_t>(w.position + w.count, s.confirmed() - 1);
+    if (s.finish != Finish::running || known <= w.position) continue;
+    spans_.push_back({static_cast<int32_t>(tokens_.size()), static_cast<int32_t>(known - w.position), static_cast<int32_t>(w.position), s.pages.data()});
+    for (int64_t p = w.position; p < known; ++p) {
+      rows_.push_back(static_cast<int32_t>(w.row + (p - w.position)));
+      tokens_.push_back(s.tokens[static_cast<size_t>(p + 1)]);
+      positions_.push_back(static_cast<int32_t>(p));
+    }
+    if (s.computed == s.confirmed() - 1 && s.confirmed() + 1 < s.max_length)
+      sampled_.push_back({&s, static_cast<int32_t>(tokens_.size()) - 1, 0});
+  }
+  if (tokens_.empty()) return;
+  const Tensor y = model_.mtp(ctx, 0, ops::gather_rows(ctx, h, rows_), {tokens_, positions_, spans_, &pool_});
+  if (sampled_.empty()) return;
+  const Tensor tokens = sample(ctx, y).tokens;
+  for (size_t i = 0; i < sampled_.size(); ++i) {
+    sampled_[i].sequence->tokens.push_back(tokens.i32()[i]);
+    sampled_[i].sequence->drafted = 1;
+  }
+}
+
+// Draws a token for each of `sampled_` from its row of h (normed).
+Engine::Drawn Engine::sample(ops::Ctx& ctx, const Tensor& h) {
+  rows_.clear(), sample_rows_.clear();
+  for (const Sampled& q : sampled_) {
+    const Sampling& p = q.sequence->sampling;
+    rows_.push_back(q.row);
+    sample_rows_.push_back({p.temperature, p.top_p, p.min_p, p.top_k, q.sequence->seed, q.sequence->confirmed() + q.draft});
+  }
+  const int64_t n = static_cast<int64_t>(rows_.size());
+  const Tensor logits = model_.head(ctx, ops::gather_rows(ctx, h, rows_));
+  const Drawn drawn{ctx.empty({n}, DType::i32), ctx.empty({n}), ctx.empty({n})};
+  const Tensor scratch = ctx.empty({backend_.pool().size(), 2 * logits.cols()});
+  backend_.sample({.rows = n, .vocab = logits.cols(), .logits = logits.f32(), .ldl = logits.ld, .params = sample_rows_.data(),
+                   .tokens = drawn.tokens.i32(), .logp = drawn.logp.f32(), .entropy = drawn.entropy.f32(), .scratch = scratch.f32()});
+  return drawn;
+}
+
+// Takes finished and cancelled sequences out and gives their pages back.
+void Engine::finish_step() {
+  for (auto& s : running_)
+    if (s->finish != Finish::running) {
+      if (s->followers > 0)  // only by cancellation, which takes the followers along
+        for (auto& f : running_)
+          if (f->leader == s.get()) f->leader = nullptr;
+      drop_pages(*s);
+      spare_.push_back(std::move(s));
+    }
+  std::erase(running_, nullptr);
+}
+
+}  // namespace ponder::engine

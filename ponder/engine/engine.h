@@ -1,0 +1,129 @@
+// Tokens in, tokens and log-probs out: continuous batching over paged keys and values.
+//
+// The scheduler knows no prefill and no decode. A sequence has `computed` tokens in its pages and `length` tokens in all;
+// every step hands out a budget of rows to let the first catch up with the second, and samples where it has. Answers to
+// one prompt share its pages. When pages run out the youngest sequence gives its own back and is recomputed later, with
+// the same bits. MTP drafts only lengthen `length` for the time of one step. No strings here: stop words are the
+// caller's, who cancels.
+//
+// A token is a function of (weights, its prefix, its seed, its position): the same alone, in any batch, after preemption,
+// with or without drafts (docs/numerics.md).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "ponder/engine/kv_cache.h"
+#include "ponder/model/model.h"
+
+namespace ponder::engine {
+
+struct Sampling {
+  float temperature = 1.f;  // 0: greedy
+  float top_p = 1.f, min_p = 0.f;
+  int32_t top_k = 0;  // 0: off
+};
+
+struct Request {
+  std::vector<int32_t> prompt;  // at least one token
+  std::vector<uint64_t> seeds = {0};  // one answer for each
+  Sampling sampling;
+  int max_new_tokens = 512;
+  std::vector<int32_t> stop_tokens;  // the answer ends with (and includes) the first of these
+};
+
+enum class Finish : uint8_t { running, stop, length, cancelled };
+
+// One new token of one answer.
+struct Event {
+  int64_t request;
+  int32_t answer;  // index into Request::seeds
+  int32_t token;
+  float logp;     // under softmax(logits / T), before top-k, top-p, min-p
+  float entropy;  // of that distribution
+  Finish finish;
+};
+
+struct EngineConfig {
+  int64_t pages = 0;          // of 64 positions; 0: enough for max_sequences of max_position_embeddings / 4 (at least 64)
+  int max_sequences = 512;    // computed at once
+  int max_step_rows = 2048;   // rows of one forward pass; a longer prompt is computed in pieces
+  bool share_prefixes = true;
+  bool draft = false;  // propose a second token by the model's first MTP module
+};
+
+struct EngineStats {
+  int64_t steps = 0, rows = 0, sampled = 0, preempted = 0, shared_tokens = 0;
+  int64_t drafted = 0, accepted = 0;
+  double flops = 0;
+};
+
+class Engine {
+ public:
+  Engine(const model::Model& model, const kernels::Backend& backend, const EngineConfig& config);
+  ~Engine();
+
+  // Throws Error (data) if the request can never fit.
+  int64_t add(Request request);
+  // One forward pass. The events stay valid until the next call. No work left: empty.
+  std::span<const Event> step();
+  void cancel(int64_t request);
+  bool idle() const;
+  const EngineStats& stats() const { return stats_; }
+  const KvCache& cache() const { return cache_; }
+  // Bytes that the engine holds: pages and the scratch of its steps.
+  size_t bytes() const;
+
+ private:
+  struct Sequence;
+
+  void admit();
+  bool reserve_pages(Sequence& s, int64_t positions);
+  bool make_room(const Sequence& keep);
+  void drop_pages(Sequence& s);
+  void fork(const Sequence& leader, Sequence& s);
+  void accept(Sequence& s, int32_t token, float logp, float entropy);
+  void remember_pages(Sequence& s);
+  struct Drawn {
+    Tensor tokens, logp, entropy;
+  };
+  Drawn sample(ops::Ctx& ctx, const Tensor& h);
+  void draft_tokens(ops::Ctx& ctx, const Tensor& h);
+  void finish_step();
+
+  const model::Model& model_;
+  const kernels::Backend& backend_;
+  EngineConfig config_;
+  KvCache cache_;
+  model::KvPool pool_;
+  Arena arena_;
+  uint64_t version_ = 0;
+  int64_t next_request_ = 0;
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // oldest first
+  std::vector<std::unique_ptr<Sequence>> spare_;    // finished ones, kept for their memory
+  EngineStats stats_;
+
+  // Scratch of a step.
+  struct Work {
+    Sequence* sequence;
+    int32_t row, count;  // its rows in this batch
+    int64_t position;    // of the first of them
+  };
+  struct Sampled {
+    Sequence* sequence;
+    int32_t row;    // of the batch
+    int32_t draft;  // which token after `length` it decides (0: the next)
+  };
+  std::vector<Work> work_;
+  std::vector<Sampled> sampled_;
+  std::vector<int32_t> tokens_, positions_, rows_;
+  std::vector<kernels::Span> spans_;
+  std::vector<kernels::SampleRow> sample_rows_;
+  std::vector<Event> events_;
+};
+
+}  // namespace ponder::engine

@@ -1,0 +1,252 @@
+// Attention over pages, and its gradient. A block of rows is up to kTileRows (query, head) pairs that share a kv head:
+// they read the same keys, so that many queries of one head and many heads of one query are the same work.
+#include <algorithm>
+
+#include "ponder/kernels/cpu/kernels.h"
+#include "ponder/kernels/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ponder/kernels/cpu/attention.cc"
+#include "hwy/foreach_target.h"
+#include "ponder/kernels/cpu/tile-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ponder::kernels::cpu::HWY_NAMESPACE {
+namespace {
+
+static_assert(kAttentionRows % kLanes == 0 && kTileRows <= kLanes);
+
+void store_kv(const StoreKv& a, int64_t begin, int64_t end) {
+  const int64_t dk = a.layout.dk, dv = a.layout.dv;
+  for (int64_t s = begin; s < end; ++s) {
+    const Span& span = a.spans[static_cast<size_t>(s)];
+    for (int64_t i = 0; i < span.count;) {
+      const int64_t position = span.position + i, slot = position % kPageSize, row = span.row + i;
+      const int64_t count = std::min<int64_t>(kPageSize - slot, span.count - i);
+      float* page = a.pages + span.pages[position / kPageSize] * a.layout.page_floats();
+      for (int64_t h = 0; h < a.layout.kv_heads; ++h) {
+        float* keys = page + h * a.layout.head_floats() + slot;
+        const float* k = a.k + row * a.ldk + h * dk;
+        for (int64_t d = 0; d < dk; ++d)
+          for (int64_t j = 0; j < count; ++j) keys[d * kPageSize + j] = k[j * a.ldk + d];
+        float* values = page + h * a.layout.head_floats() + dk * kPageSize + slot * dv;
+        for (int64_t j = 0; j < count; ++j) std::copy_n(a.v + (row + j) * a.ldv + h * dv, dv, values + j * dv);
+      }
+      i += count;
+    }
+  }
+}
+
+// s = the raw scores of one row. Scales them and returns their maximum with `max`.
+HWY_INLINE float scale_and_max(float* s, int64_t visible, float scale, float max) {
+  F16 lane_max = set(-constants::kInf);
+  for_lanes(visible, [&](int64_t j, auto n) HWY_ATTR {
+    F16 x = load(s + j) * set(scale);
+    if constexpr (!std::is_same_v<decltype(n), Index<kLanes>>) x = select(first_n(n), x, set(-constants::kInf));
+    store(x, s + j);
+    lane_max = max_of(x, lane_max);
+  });
+  const float row_max = fold_max(lane_max);
+  return row_max > max ? row_max : max;
+}
+
+// s = exp(s - max), 0 beyond the visible keys; returns the sum.
+HWY_INLINE float exp_and_sum(float* s, int64_t visible, float max) {
+  F16 sum = set(0.f);
+  for_lanes(visible, [&](int64_t j, auto n) HWY_ATTR {
+    F16 p = exp_bounded(load(s + j) - set(max));
+    if constexpr (!std::is_same_v<decltype(n), Index<kLanes>>) p = zero_unless(first_n(n), p);
+    store(p, s + j);
+    sum = sum + p;  // of numbers >= 0, which the zeros beyond the visible keys do not change
+  });
+  return fold_sum(sum);
+}
+
+void attention(const Attention& a, const Span& span, int64_t kv_head, int64_t begin, int64_t end) {
+  const int64_t group = a.heads / a.layout.kv_heads, dk = a.layout.dk, dv = a.layout.dv;
+  const int rows = static_cast<int>(end - begin);
+  const float* q[kAttentionRows];
+  float* o[kAttentionRows];
+  int64_t position[kAttentionRows];
+  float max[kAttentionRows], sum[kAttentionRows];
+  alignas(64) float s[kTileRows * kPageSize];
+  for (int r = 0; r < rows; ++r) {
+    const int64_t i = (begin + r) / group, head = kv_head * group + (begin + r) % group;
+    position[r] = span.position + i;
+    q[r] = a.q + (span.row + i) * a.ldq + head * dk;
+    o[r] = a.out + (span.row + i) * a.ldo + head * dv;
+    std::fill_n(o[r], dv, 0.f);
+  }
+  std::fill_n(max, kAttentionRows, -constants::kInf);
+  std::fill_n(sum, kAttentionRows, 0.f);
+
+  int first_row = 0;  // that sees the page
+  for (int64_t first = 0; first <= position[rows - 1]; first += kPageSize) {
+    const float* keys =
+        a.pages + span.pages[first / kPageSize] * a.layout.page_floats() + kv_head * a.layout.head_floats();
+    const float* values = keys + dk * kPageSize;
+    while (position[first_row] < first) ++first_row;
+    for (int r0 = first_row; r0 < rows; r0 += kTileRows) {
+      const int n = std::min(kTileRows, rows - r0);
+      Rows x;
+      Chains t;
+      t.w = s;
+      for (int r = 0; r < n; ++r) {
+        x.x[r] = q[r0 + r];
+        t.y[r] = o[r0 + r];
+        t.begin[r] = 0;
+        t.end[r] = static_cast<int>(std::min<int64_t>(kPageSize, position[r0 + r] + 1 - first));
+      }
+      scores(x, n, keys, dk, t.end[n - 1], s);
+      float new_max[kLanes] = {}, page_sum[kLanes] = {}, decay[kLanes] = {};
+      for (int r = 0; r < n; ++r) new_max[r] = scale_and_max(s + r * kPageSize, t.end[r], a.scale, max[r0 + r]);
+      for (int r = 0; r < n; ++r) page_sum[r] = exp_and_sum(s + r * kPageSize, t.end[r], new_max[r]);
+      if (first > 0) store(exp_bounded(load_n(max + r0, n) - load(new_max)), decay);
+      store_n(fma(load_n(sum + r0, n), load(decay), load(page_sum)), sum + r0, n);
+      store_n(load(new_max), max + r0, n);
+      std::copy_n(decay, n, t.decay);
+      chains<false>(t, n, values, dv, dv);
+    }
+  }
+
+  for (int r0 = 0; r0 < rows; r0 += kLanes) {
+    const F16 l = load(sum + r0);
+    if (a.lse) {
+      float lse[kLanes];
+      store(load(max + r0) + log(l), lse);
+      for (int r = r0; r < std::min(r0 + kLanes, rows); ++r)
+        a.lse[(span.row + (begin + r) / group) * a.heads + kv_head * group + (begin + r) % group] = lse[r - r0];
+    }
+    store(set(1.f) / l, sum + r0);
+  }
+  for (int r = 0; r < rows; ++r)
+    for_lanes(dv, [&](int64_t d, auto n) HWY_ATTR { store_n(load_n(o[r] + d, n) * set(sum[r]), o[r] + d, n); });
+}
+
+// ---- gradient -------------------------------------------------------------------------------------------------------
+int64_t pages_of(int64_t count) { return (count + kPageSize - 1) / kPageSize; }
+
+// Keys and values of the span, transposed page by page as `scores` wants them; the slots of the last page that have no
+// row are 0.
+void transpose_pages(const float* x, int64_t ldx, int64_t count, int64_t d, float* out) {
+  for (int64_t first = 0; first < count; first += kPageSize, out += d * kPageSize) {
+    const int64_t n = std::min<int64_t>(kPageSize, count - first);
+    for (int64_t i = 0; i < d; ++i) {
+      for (int64_t j = 0; j < n; ++j) out[i * kPageSize + j] = x[(first + j) * ldx + i];
+      std::fill_n(out + i * kPageSize + n, kPageSize - n, 0.f);
+    }
+  }
+}
+
+int64_t grad_scratch(const AttentionGrad& a, int64_t count) {
+  return pages_of(count) * kPageSize * (a.layout.dk + a.layout.dv);
+}
+
+// One head of one span.
+struct Head {
+  const float *q, *k, *v, *out, *dout, *lse;
+  float *dq, *dk, *dv;
+};
+
+// p (from raw scores) and ds (from dp) of one row, 0 beyond the visible keys.
+struct RowGrad {
+  float scale, lse, delta;
+};
+HWY_INLINE void score_grad(float* p, float* ds, int64_t visible, const RowGrad& g) {
+  for_lanes(visible, [&](int64_t j, auto n) HWY_ATTR {
+    F16 x = exp(load(p + j) * set(g.scale) - set(g.lse));
+    F16 d = x * (load(ds + j) - set(g.delta)) * set(g.scale);
+    if constexpr (!std::is_same_v<decltype(n), Index<kLanes>>) {
+      x = zero_unless(first_n(n), x);
+      d = zero_unless(first_n(n), d);
+    }
+    store(x, p + j);
+    store(d, ds + j);
+  });
+}
+
+void attention_grad(const AttentionGrad& a, const Span& span, int64_t kv_head, float* scratch) {
+  const int64_t group = a.heads / a.layout.kv_heads, dk = a.layout.dk, dv = a.layout.dv, count = span.count;
+  float* keys = scratch;  // [pages][dk][kPageSize]
+  float* values = scratch + pages_of(count) * kPageSize * dk;
+  transpose_pages(a.k + span.row * a.ldk + kv_head * dk, a.ldk, count, dk, keys);
+  transpose_pages(a.v + span.row * a.ldv + kv_head * dv, a.ldv, count, dv, values);
+  alignas(64) float p[kPageSize * kPageSize], ds[kPageSize * kPageSize];  // [query][key]
+
+  for (int64_t q0 = 0; q0 < count; q0 += kPageSize) {
+    const int queries = static_cast<int>(std::min<int64_t>(kPageSize, count - q0));
+    for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
+      const int64_t row = span.row + q0;
+      const Head head = {.q = a.q + row * a.ldq + h * dk,
+                         .k = a.k + span.row * a.ldk + kv_head * dk,
+                         .v = a.v + span.row * a.ldv + kv_head * dv,
+                         .out = a.out + row * a.ldo + h * dv,
+                         .dout = a.dout + row * a.lddo + h * dv,
+                         .lse = a.lse + row * a.heads + h,
+                         .dq = a.dq + row * a.lddq + h * dk,
+                         .dk = a.dk + span.row * a.lddk + kv_head * dk,
+                         .dv = a.dv + span.row * a.lddv + kv_head * dv};
+      float delta[kPageSize];
+      for (int r = 0; r < queries; ++r) {
+        F16 sum = set(0.f);
+        for_lanes(dv, [&](int64_t i, auto n) HWY_ATTR {
+          sum = fma_n(load_n(head.dout + r * a.lddo + i, n), load_n(head.out + r * a.ldo + i, n), sum, n);
+        });
+        delta[r] = fold_sum(sum);
+        std::fill_n(head.dq + r * a.lddq, dk, 0.f);
+      }
+      for (int64_t k0 = 0; k0 <= q0; k0 += kPageSize) {
+        const bool diagonal = k0 == q0;
+        const int n_keys = static_cast<int>(std::min<int64_t>(kPageSize, count - k0));
+        Chains t;
+        std::fill_n(t.decay, kTileRows, 1.f);
+        for (int r0 = 0; r0 < queries; r0 += kTileRows) {
+          const int n = std::min(kTileRows, queries - r0);
+          float *p_rows = p + r0 * kPageSize, *ds_rows = ds + r0 * kPageSize;
+          Rows q_rows, dout_rows;
+          for (int r = 0; r < n; ++r) {
+            q_rows.x[r] = head.q + (r0 + r) * a.ldq;
+            dout_rows.x[r] = head.dout + (r0 + r) * a.lddo;
+            t.y[r] = head.dq + (r0 + r) * a.lddq;
+            t.begin[r] = 0;
+            t.end[r] = diagonal ? r0 + r + 1 : n_keys;
+          }
+          scores(q_rows, n, keys + k0 * dk, dk, t.end[n - 1], p_rows);
+          scores(dout_rows, n, values + k0 * dv, dv, t.end[n - 1], ds_rows);
+          for (int r = 0; r < n; ++r)
+            score_grad(p_rows + r * kPageSize, ds_rows + r * kPageSize, t.end[r],
+                       {.scale = a.scale, .lse = head.lse[(r0 + r) * a.heads], .delta = delta[r0 + r]});
+          t.w = ds_rows;
+          chains<false>(t, n, head.k + k0 * a.ldk, a.ldk, dk);
+        }
+        for (int j0 = 0; j0 < n_keys; j0 += kTileRows) {
+          const int n = std::min(kTileRows, n_keys - j0);
+          for (int j = 0; j < n; ++j) {
+            t.begin[j] = diagonal ? j0 + j : 0;
+            t.end[j] = queries;
+            t.y[j] = head.dk + (k0 + j0 + j) * a.lddk;
+          }
+          t.w = ds + j0;
+          chains<true>(t, n, head.q, a.ldq, dk);
+          for (int j = 0; j < n; ++j) t.y[j] = head.dv + (k0 + j0 + j) * a.lddv;
+          t.w = p + j0;
+          chains<true>(t, n, head.dout, a.lddo, dv);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+extern const AttentionKernels kAttention;
+const AttentionKernels kAttention = {store_kv, attention, grad_scratch, attention_grad};
+
+}  // namespace ponder::kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ponder::kernels::cpu {
+const AttentionKernels& attention_kernels(Isa isa) { return PONDER_FOR_ISA(isa, kAttention); }
+}  // namespace ponder::kernels::cpu
+#endif
