@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -455,6 +456,15 @@ uint64_t free_space(const std::string& path) {
   struct statvfs s;
   if (system_call([&] { return ::statvfs(path.c_str(), &s); }) < 0) cannot_read("examine", path, errno);
   return uint64_t{s.f_bavail} * s.f_frsize;
+}
+
+bool on_network_disk(const std::string& path) {
+  struct statfs s;
+  if (system_call([&] { return ::statfs(path.c_str(), &s); }) < 0) cannot_read("examine", path, errno);
+  // From statfs(2): NFS, SMB, CIFS, SMB2, Lustre, GPFS, 9P, AFS, Ceph, FUSE (sshfs and the like).
+  static constexpr uint32_t kNetwork[] = {0x6969,     0x517B,     0xFF534D42, 0xFE534D42, 0x0BD00BD0,
+                                          0x47504653, 0x01021997, 0x5346414F, 0x00C36400, 0x65735546};
+  return std::find(std::begin(kNetwork), std::end(kNetwork), static_cast<uint32_t>(s.f_type)) != std::end(kNetwork);
 }
 
 std::string join_path(std::string_view folder, std::string_view name) {

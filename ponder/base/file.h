@@ -130,6 +130,7 @@ void sync_folder(const std::string& path);                        // makes renam
 std::vector<std::string> list_folder(const std::string& path);    // names, sorted, without . and ..
 std::vector<std::string> glob_files(const std::string& pattern);  // sorted
 uint64_t free_space(const std::string& path);                     // bytes this process may still write there
+bool on_network_disk(const std::string& path);  // NFS, SMB, Lustre ..: no shared memory between machines, weak locks
 
 std::string join_path(std::string_view folder, std::string_view name);  // an absolute name wins
 std::string parent_folder(std::string_view path);                       // "." for a bare name

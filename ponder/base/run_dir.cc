@@ -10,6 +10,7 @@
 #include "ponder/base/error.h"
 #include "ponder/base/json.h"
 #include "ponder/base/json_value.h"
+#include "ponder/base/log.h"
 
 namespace ponder {
 namespace {
@@ -233,7 +234,12 @@ std::vector<RunDir> RunDir::list(const std::string& runs_root) {
   if (!is_folder(runs_root)) return runs;
   for (const std::string& name : list_folder(runs_root)) {
     const std::string path = join_path(runs_root, name);
-    if (path_exists(join_path(path, "run.json"))) runs.push_back(open(path));
+    if (!path_exists(join_path(path, "run.json"))) continue;
+    try {
+      runs.push_back(open(path));
+    } catch (const Error& e) {
+      log_warn("skipping {}: {}", path, e.what());
+    }
   }
   std::stable_sort(runs.begin(), runs.end(),
                    [](const RunDir& a, const RunDir& b) { return a.info().created < b.info().created; });

@@ -6,7 +6,7 @@
 //   samples/step-000100.jsonl   eval/   checkpoints/step-000400/   LATEST, BEST: "checkpoints/step-000400"
 //
 // metrics.jsonl: {"step","attempt","time","wall_s","tokens", tags...}. JSON has no NaN: such a value is null and its
-// tag stands in "nonfinite". Other lines are events: {"event":"resume","step":N,"attempt":A,"time":T}. After a resume
+// tag stands in "nonfinite". Other lines are events: {"event":"resume","from_step":N,"attempt":A,"time":T}. After a resume
 // from step N, rows of earlier attempts beyond N are history that did not happen.
 #pragma once
 
@@ -33,7 +33,7 @@ struct RunInfo {
   std::string parent;  // id of the run whose checkpoint this one starts from, or ""
   std::string recipe_hash;
   double created = 0;  // Unix seconds; 0: now
-  // Set by finish: "done", "stopped", "failed: ...". Empty while unfinished, so resumable.
+  // Set by finish: "done" or "failed: ...". Empty while unfinished, stopped early included: such a run resumes.
   std::string end;
   double ended = 0;
 };
@@ -65,7 +65,7 @@ class RunDir {
   static RunDir open(const std::string& path);
   // The newest unfinished run of this recipe that no living process holds.
   static std::optional<RunDir> find_resumable(const std::string& runs_root, std::string_view recipe_hash);
-  // Every run folder under the root, by creation time.
+  // Every run folder under the root, by creation time; one whose run.json is unreadable is named in a warning.
   static std::vector<RunDir> list(const std::string& runs_root);
 
   const std::string& path() const { return path_; }

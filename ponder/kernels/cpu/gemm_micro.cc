@@ -43,12 +43,14 @@ HWY_INLINE V load_first(D d, const float* p, int64_t n) { return hn::MaskedLoad(
 #define PONDER_EACH_SUM PONDER_UNROLL for (int i = 0; i < rows; ++i) PONDER_UNROLL for (int v = 0; v < vecs; ++v)
 
 template <int rows, int vecs, bool kByRow>
-HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_k, const float* HWY_RESTRICT b, int64_t b_k,
+HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTRICT b, int64_t b_k,
                        int64_t b_panel, int64_t k, float* HWY_RESTRICT c, int64_t ldc, int64_t n, bool add,
                        const float* HWY_RESTRICT bias) {
   const D d;
   PONDER_EACH_SUM if (v * kWidth % 16 == 0) __builtin_prefetch(c + i * ldc + v * kWidth, 1);
 
+  const float* a_rows[(rows + 2) / 3];
+  PONDER_UNROLL for (int i = 0; i < rows; i += 3) a_rows[i / 3] = a + i * a_stride;
   const bool whole = n >= vecs * kWidth;
   HWY_ALIGN float total[rows * vecs * kWidth];  // the sum of the blocks so far
   for (int64_t begin = 0; begin < k; begin += kDotBlock) {
@@ -60,12 +62,17 @@ HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_k, const float* HW
       PONDER_UNROLL for (int v = 0; v < vecs; ++v) bv[v] =
           hn::LoadU(d, b + (v / kPanelVecs) * b_panel + (v % kPanelVecs) * kWidth);
       PONDER_UNROLL for (int i = 0; i < rows; ++i) {
-        const V av = hn::Set(d, kByRow ? a[i * kCopyStride] : a[i]);
+        const V av = hn::Set(d, kByRow ? a_rows[i / 3][i % 3 * a_stride] : a[i]);
         PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[i][v] = hn::MulAdd(av, bv[v], sum[i][v]);
       }
-      a += kByRow ? 1 : a_k;
+      if constexpr (kByRow) {
+        PONDER_UNROLL for (const float*& row : a_rows) ++row;
+      } else {
+        a += a_stride;
+      }
       b += b_k;
     }
+    asm("" : "+r"(c), "+r"(ldc));
     if (begin > 0) {
       PONDER_EACH_SUM sum[i][v] = hn::Add(hn::Load(d, total + (i * vecs + v) * kWidth), sum[i][v]);
     } else if (!add) {
@@ -137,7 +144,7 @@ void strip(const Strip& s) {
     } else if (left <= width / 2) {
       fn = tiles.half;
     }
-    fn(a, s.a_k, s.b + (j / kPanel) * s.b_panel + j % kPanel, s.b_k, s.b_panel, s.k, s.c + j, s.ldc, left, s.add,
+    fn(a, by_row ? kCopyStride : s.a_k, s.b + (j / kPanel) * s.b_panel + j % kPanel, s.b_k, s.b_panel, s.k, s.c + j, s.ldc, left, s.add,
        s.bias ? s.bias + j : nullptr);
     j += width;
   }
