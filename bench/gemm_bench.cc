@@ -1,6 +1,6 @@
 // gemm against the machine's own limit and against OpenBLAS and oneDNN.
 //
-//   gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING] [--ours]
+//   gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING] [--ours] [--best]
 //
 // The limit is measured, not computed: a loop of nothing but fused multiply-adds on all threads. In each round every
 // candidate and the limit run in turn, so that clock changes and busy neighbours hit all alike; the table shows medians
@@ -124,7 +124,9 @@ struct Case {
   }
 };
 
-double median(std::vector<double> v) {
+// The typical round, or the best one, which is what to compare when neighbours keep the cores busy.
+double pick(std::vector<double> v, bool best) {
+  if (best) return *std::max_element(v.begin(), v.end());
   std::nth_element(v.begin(), v.begin() + static_cast<int64_t>(v.size()) / 2, v.end());
   return v[v.size() / 2];
 }
@@ -162,7 +164,7 @@ void with_opponent(const Gemm& g, F&& sgemm) {
   }
 }
 
-void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds, bool alone) {
+void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds, bool alone, bool best) {
   const bool tn = cs.layout == Layout::tn, nt = cs.layout == Layout::nt;
   const int64_t a_width = tn ? cs.m : cs.k, b_width = nt ? cs.k : cs.n, products = cs.heads;
   std::vector<int32_t> offsets;
@@ -241,13 +243,13 @@ void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds, bool alone)
         std::this_thread::sleep_for(std::chrono::milliseconds(35));  // idle threads of BLAS and OpenMP spin that long
     }
   }
-  const double top = median(limit);
+  const double top = pick(limit, best);
   std::string line = fmt::format("{:<34}{:>8.0f}", cs.name(), top);
   for (size_t i = 0; i < candidates.size(); ++i) {
-    const double s = median(speeds[i]);
+    const double s = pick(speeds[i], best);
     line += fmt::format("{:>8.1f} {:>3.0f} %", s, 100 * s / top);
   }
-  line += fmt::format("{:>10.1f} us", flops / median(speeds[0]) * 1e-3);
+  line += fmt::format("{:>10.1f} us", flops / pick(speeds[0], best) * 1e-3);
   if (cs.packed) line += fmt::format("  (packing {:.1f} us)", pack_seconds * 1e6);
   fmt::print("{}\n", line);
   std::fflush(stdout);
@@ -295,6 +297,7 @@ int main(int argc, char** argv) {
   using namespace ponder;
   int threads = 0, rounds = 15;
   bool ours = false;  // no opponents
+  bool best = false;
   std::string only, isa_wanted;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i], value = arg.substr(std::min(arg.size(), arg.find('=') + 1));
@@ -308,8 +311,10 @@ int main(int argc, char** argv) {
       isa_wanted = value;
     else if (arg == "--ours")
       ours = true;
+    else if (arg == "--best")
+      best = true;
     else {
-      fmt::print("usage: gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING] [--ours]\n");
+      fmt::print("usage: gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING] [--ours] [--best]\n");
       return 2;
     }
   }
@@ -328,8 +333,8 @@ int main(int argc, char** argv) {
 #ifdef PONDER_DNNL
   setenv("OMP_NUM_THREADS", std::to_string(pool.size()).c_str(), 1);
 #endif
-  fmt::print("{}, {} threads, median of {} rounds; GFLOP/s and share of the measured peak\n", cpu::isa_name(*isa),
-             pool.size(), rounds);
+  fmt::print("{}, {} threads, {} of {} rounds; GFLOP/s and share of the measured peak\n", cpu::isa_name(*isa),
+             pool.size(), best ? "best" : "median", rounds);
   std::string head = fmt::format("{:<34}{:>8}{:>14}", "m x n x k", "peak", "ponder");
 #ifdef PONDER_OPENBLAS
   head += fmt::format("{:>14}", "OpenBLAS");
@@ -339,5 +344,5 @@ int main(int argc, char** argv) {
 #endif
   fmt::print("{}\n", head);
   for (const Case& c : cases())
-    if (c.name().find(only) != std::string::npos) run_case(c, pool, *isa, rounds, ours);
+    if (c.name().find(only) != std::string::npos) run_case(c, pool, *isa, rounds, ours, best);
 }

@@ -718,7 +718,7 @@ Meaning resolve(const Binder::Tree& tree, const Path& path, bool exact_only) {
   for (const auto& section : tree.root.sections) sections.push_back(section->name);
   if (suggestion.empty()) suggestion = shown[nearest_name(path.back(), names)];
   if (suggestion.empty()) suggestion = shown[nearest_name(whole, names)];
-  if (suggestion.empty() && path.size() > 1 && walk.size() == 1) suggestion = nearest_name(path[0], sections);
+  if (suggestion.empty() && walk.size() == 1) suggestion = nearest_name(path[0], sections);
   meaning.problem = fmt::format(
       "unknown key `{}`; {}", whole,
       suggestion.empty() ? "`ponder recipe show` lists all fields" : fmt::format("did you mean `{}`?", suggestion));
@@ -893,7 +893,9 @@ void Recipe::Impl::bind(Binder::Tree& tree, const NodePtr& table, const std::vec
   for (const Wish& wish : wishes) place(wish);
 
   if (top) {
-    for (const auto& [name, node] : environment) {
+    for (const auto& variable : environment) {
+      const std::string& name = variable.first;
+      const NodePtr& node = variable.second;
       const Field* match = nullptr;
       std::vector<std::string> names;
       int leaves = 0;

@@ -371,7 +371,7 @@ TEST(Config, StagesInheritAndOverrideTheTop) {
   const std::string stage_list = "[[stage]]\ntype='pretrain'\n[[stage]]\ntype='rl'\n";
   EXPECT_EQ(message(Recipe::parse(stage_list), "bata=1"), "--set bata=1: unknown key `bata`; did you mean `beta`?");
   EXPECT_EQ(message(Recipe::parse("[rl]\nbata=1\n" + stage_list), nullptr),
-            "<text>:2: unknown key `rl.bata`; `ponder recipe show` lists all fields");
+            "<text>:2: unknown key `rl.bata`; did you mean `rl.beta`?");
   EXPECT_EQ(message(Recipe::parse("[rl]\nbeta=1\n" + stage_list), nullptr), "no error");
   EXPECT_EQ(message(Recipe::parse(stage_list), "stage.7.beta=1"),
             "--set stage.7.beta=1: no such stage; there are 0, 1");

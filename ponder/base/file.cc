@@ -186,6 +186,14 @@ std::string read_file(const std::string& path, size_t max_bytes) {
   return bytes;
 }
 
+std::vector<std::string> read_whole_lines(const std::string& path, size_t max_bytes) {
+  const std::string text = read_file(path, max_bytes);
+  std::vector<std::string> lines;
+  for (size_t at = 0, end; (end = text.find('\n', at)) != text.npos; at = end + 1)
+    lines.push_back(text.substr(at, end - at));
+  return lines;
+}
+
 FileReader::FileReader(const std::string& path) : path_(path), fd_(open_to_read(path)) { stat_open(fd_, path_); }
 
 FileReader::~FileReader() { ::close(fd_); }

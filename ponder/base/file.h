@@ -24,6 +24,9 @@ inline constexpr size_t kDefaultReadLimit = size_t{1} << 30;
 // The whole file (pipes and /dev/stdin too). More than `max_bytes` is an error: the caller knows what is plausible.
 std::string read_file(const std::string& path, size_t max_bytes = kDefaultReadLimit);
 
+// The lines of a file of ours that is appended to: each ends in a line break; a torn last one is dropped.
+std::vector<std::string> read_whole_lines(const std::string& path, size_t max_bytes = kDefaultReadLimit);
+
 // A file in pieces, for what is larger than memory should hold. Reads past the end return fewer bytes.
 class FileReader {
  public:

@@ -7,6 +7,7 @@
 
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
+#include "ponder/base/json_value.h"
 
 namespace ponder {
 namespace {
@@ -25,7 +26,7 @@ constexpr const char* kSchema = R"sql(
   CREATE TABLE IF NOT EXISTS samples (
     run INTEGER, step INTEGER, number INTEGER, json TEXT, PRIMARY KEY (run, step, number)) WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS eval_items (
-    run INTEGER, task TEXT, item TEXT, json TEXT, PRIMARY KEY (run, task, item)) WITHOUT ROWID;
+    run INTEGER, task TEXT, stamp TEXT, number INTEGER, json TEXT, PRIMARY KEY (run, task, stamp, number)) WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS artifacts (
     run INTEGER, path TEXT, kind TEXT, hash TEXT, PRIMARY KEY (run, path)) WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS events (run INTEGER, kind TEXT, step INTEGER, attempt INTEGER, time REAL, json TEXT);
@@ -45,11 +46,14 @@ struct Ledger::Impl {
 
   [[noreturn]] void fail(int code, const char* what) const {
     // A full or broken disk is the machine's trouble, everything else the file's.
-    const bool disk = code == SQLITE_FULL || (code & 0xff) == SQLITE_IOERR || code == SQLITE_BUSY || code == SQLITE_READONLY;
-    throw_error(disk ? Exit::resources : Exit::data, "ledger {}: {}: {}", path, what, db ? sqlite3_errmsg(db) : sqlite3_errstr(code));
+    const bool disk =
+        code == SQLITE_FULL || (code & 0xff) == SQLITE_IOERR || code == SQLITE_BUSY || code == SQLITE_READONLY;
+    throw_error(disk ? Exit::resources : Exit::data, "ledger {}: {}: {}", path, what,
+                db ? sqlite3_errmsg(db) : sqlite3_errstr(code));
   }
   void execute(const char* sql) {
-    if (const int code = sqlite3_exec(db, sql, nullptr, nullptr, nullptr); code != SQLITE_OK) fail(code, "cannot write");
+    if (const int code = sqlite3_exec(db, sql, nullptr, nullptr, nullptr); code != SQLITE_OK)
+      fail(code, "cannot write");
   }
 
   ~Impl() {
@@ -67,7 +71,8 @@ class Query {
   Query(Impl& impl, const std::string& sql) : impl_(impl) {
     sqlite3_stmt*& slot = impl.statements[sql];
     if (!slot)
-      if (const int code = sqlite3_prepare_v3(impl.db, sql.c_str(), -1, SQLITE_PREPARE_PERSISTENT, &slot, nullptr); code != SQLITE_OK)
+      if (const int code = sqlite3_prepare_v3(impl.db, sql.c_str(), -1, SQLITE_PREPARE_PERSISTENT, &slot, nullptr);
+          code != SQLITE_OK)
         impl.fail(code, "cannot read");
     statement_ = slot;
   }
@@ -80,10 +85,12 @@ class Query {
 
   Query& bind(int64_t value) { return check(sqlite3_bind_int64(statement_, ++bound_, value)); }
   Query& bind(double value) {
-    return check(std::isfinite(value) ? sqlite3_bind_double(statement_, ++bound_, value) : sqlite3_bind_null(statement_, ++bound_));
+    return check(std::isfinite(value) ? sqlite3_bind_double(statement_, ++bound_, value)
+                                      : sqlite3_bind_null(statement_, ++bound_));
   }
   Query& bind(std::string_view text) {
-    return check(sqlite3_bind_text64(statement_, ++bound_, text.data() ? text.data() : "", text.size(), SQLITE_TRANSIENT, SQLITE_UTF8));
+    return check(sqlite3_bind_text64(statement_, ++bound_, text.data() ? text.data() : "", text.size(),
+                                     SQLITE_TRANSIENT, SQLITE_UTF8));
   }
   // True while there are rows.
   bool next() {
@@ -98,7 +105,8 @@ class Query {
 
   int64_t integer(int column) const { return sqlite3_column_int64(statement_, column); }
   double number(int column) const {
-    return sqlite3_column_type(statement_, column) == SQLITE_NULL ? std::nan("") : sqlite3_column_double(statement_, column);
+    return sqlite3_column_type(statement_, column) == SQLITE_NULL ? std::nan("")
+                                                                  : sqlite3_column_double(statement_, column);
   }
   std::string text(int column) const {
     const auto* data = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
@@ -150,7 +158,8 @@ class Transaction {
 
 // The integer that stands for a text; adds it if it is new.
 template <class Impl>
-int64_t key_of(Impl& impl, std::map<std::string, int64_t>& cache, const char* table, const char* column, std::string_view text) {
+int64_t key_of(Impl& impl, std::map<std::string, int64_t>& cache, const char* table, const char* column,
+               std::string_view text) {
   if (const auto known = cache.find(std::string(text)); known != cache.end()) return known->second;
   Query(impl, fmt::format("INSERT OR IGNORE INTO {} ({}) VALUES (?)", table, column)).bind(text).run();
   Query query(impl, fmt::format("SELECT key FROM {} WHERE {} = ?", table, column));
@@ -176,7 +185,8 @@ Ledger::Impl& Ledger::open() {
   auto impl = std::make_unique<Impl>();
   impl->path = path_;
   const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
-  if (const int code = sqlite3_open_v2(path_.c_str(), &impl->db, flags, nullptr); code != SQLITE_OK) impl->fail(code, "cannot open");
+  if (const int code = sqlite3_open_v2(path_.c_str(), &impl->db, flags, nullptr); code != SQLITE_OK)
+    impl->fail(code, "cannot open");
   sqlite3_busy_timeout(impl->db, 5000);
   impl->execute(on_network_disk(folder) ? "PRAGMA journal_mode = DELETE" : "PRAGMA journal_mode = WAL");
   // WAL with NORMAL survives a crash of the program whole; a power cut may cost the last rows, which reindex restores.
@@ -185,8 +195,8 @@ Ledger::Impl& Ledger::open() {
     Query version(*impl, "PRAGMA user_version");
     const int64_t found = version.next() ? version.integer(0) : 0;
     if (found != 0 && found != kSchemaVersion)
-      throw_error(Exit::data, "ledger {} has version {}, this program writes {}; `ponder runs reindex` rebuilds it", path_, found,
-                  kSchemaVersion);
+      throw_error(Exit::data, "ledger {} has version {}, this program writes {}; `ponder runs reindex` rebuilds it",
+                  path_, found, kSchemaVersion);
   }
   impl->execute(kSchema);
   impl->execute(fmt::format("PRAGMA user_version = {}", kSchemaVersion).c_str());
@@ -202,7 +212,8 @@ void Ledger::add_run(const RunDir& run) {
   const RunInfo& info = run.info();
   const int64_t key = run_key(impl, run.id());
   Query(impl,
-        "UPDATE runs SET path = ?, name = ?, type = ?, command = ?, version = ?, cpu = ?, seed = ?, parent = ?, recipe_hash = ?, "
+        "UPDATE runs SET path = ?, name = ?, type = ?, command = ?, version = ?, cpu = ?, seed = ?, parent = ?, "
+        "recipe_hash = ?, "
         "created = ?, ended = ?, end = ? WHERE key = ?")
       .bind(run.path())
       .bind(info.name)
@@ -272,21 +283,37 @@ void Ledger::add_event(const std::string& run, const RunEvent& event) {
 void Ledger::add_sample(const std::string& run, int64_t step, int64_t index, std::string_view json) {
   Impl& impl = open();
   Transaction transaction(impl);
-  Query(impl, "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)").bind(run_key(impl, run)).bind(step).bind(index).bind(json).run();
+  Query(impl, "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)")
+      .bind(run_key(impl, run))
+      .bind(step)
+      .bind(index)
+      .bind(json)
+      .run();
   transaction.commit();
 }
 
-void Ledger::add_eval_item(const std::string& run, std::string_view task, std::string_view item, std::string_view json) {
+void Ledger::add_eval_item(const std::string& run, const EvalItem& item) {
   Impl& impl = open();
   Transaction transaction(impl);
-  Query(impl, "INSERT OR REPLACE INTO eval_items VALUES (?, ?, ?, ?)").bind(run_key(impl, run)).bind(task).bind(item).bind(json).run();
+  Query(impl, "INSERT OR REPLACE INTO eval_items VALUES (?, ?, ?, ?, ?)")
+      .bind(run_key(impl, run))
+      .bind(item.task)
+      .bind(item.stamp)
+      .bind(item.number)
+      .bind(item.json)
+      .run();
   transaction.commit();
 }
 
 void Ledger::add_artifact(const std::string& run, std::string_view kind, std::string_view path, std::string_view hash) {
   Impl& impl = open();
   Transaction transaction(impl);
-  Query(impl, "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?)").bind(run_key(impl, run)).bind(path).bind(kind).bind(hash).run();
+  Query(impl, "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?)")
+      .bind(run_key(impl, run))
+      .bind(path)
+      .bind(kind)
+      .bind(hash)
+      .run();
   transaction.commit();
 }
 
@@ -294,10 +321,20 @@ void Ledger::remove_run(const std::string& run) {
   Impl& impl = open();
   Transaction transaction(impl);
   const int64_t key = run_key(impl, run);
-  for (const char* table : kTablesOfRun) Query(impl, fmt::format("DELETE FROM {} WHERE run = ?", table)).bind(key).run();
+  for (const char* table : kTablesOfRun)
+    Query(impl, fmt::format("DELETE FROM {} WHERE run = ?", table)).bind(key).run();
   Query(impl, "DELETE FROM runs WHERE key = ?").bind(key).run();
   impl.run_keys.erase(run);
   transaction.commit();
+}
+
+void Ledger::add_artifact_event(const std::string& run, const RunEvent& event) {
+  const Json json = parse_json(event.json, "metrics.jsonl");
+  const auto text = [&](const char* key) {
+    const auto at = json.find(key);
+    return at != json.end() && at->is_string() ? at->get<std::string>() : std::string();
+  };
+  add_artifact(run, text("artifact"), text("path"), text("hash"));
 }
 
 int64_t Ledger::reindex(const std::string& runs_root) {
@@ -315,14 +352,13 @@ int64_t Ledger::reindex(const std::string& runs_root) {
       for (const MetricsRow& row : log.rows) add_metrics(run.id(), row);
       for (const RunEvent& event : log.events) {
         add_event(run.id(), event);
-        if (event.kind != "artifact") continue;
-        for (const auto& artifact : artifact_events({event})) add_artifact(run.id(), artifact.kind, artifact.path, artifact.hash);
+        if (event.kind == "artifact") add_artifact_event(run.id(), event);
       }
       for (const int64_t step : run.sample_steps()) {
         int64_t index = 0;
-        for_each_whole_line(read_file(run.samples_path(step)), [&](std::string_view line) { add_sample(run.id(), step, index++, line); });
+        for (const std::string& line : run.samples(step)) add_sample(run.id(), step, index++, line);
       }
-      for (const EvalItem& item : read_eval_items(run)) add_eval_item(run.id(), item.task, item.item, item.json);
+      for (const EvalItem& item : run.eval_items()) add_eval_item(run.id(), item);
     }
     transaction.commit();
     return static_cast<int64_t>(runs.size());
@@ -344,11 +380,12 @@ std::vector<Ledger::RunRow> Ledger::runs() {
   std::vector<RunRow> rows;
   Query query(open(),
               "SELECT id, path, name, type, recipe_hash, parent, end, created, ended, "
-              "COALESCE((SELECT MAX(step) FROM metrics JOIN tags ON tags.key = tag WHERE run = runs.key AND tags.tag = 'time'), -1) "
+              "COALESCE((SELECT MAX(step) FROM metrics JOIN tags ON tags.key = metrics.tag WHERE run = runs.key AND tags.tag = "
+              "'time'), -1) "
               "FROM runs ORDER BY created, id");
   while (query.next())
-    rows.push_back({query.text(0), query.text(1), query.text(2), query.text(3), query.text(4), query.text(5), query.text(6),
-                    query.number(7), query.number(8), query.integer(9)});
+    rows.push_back({query.text(0), query.text(1), query.text(2), query.text(3), query.text(4), query.text(5),
+                    query.text(6), query.number(7), query.number(8), query.integer(9)});
   return rows;
 }
 
@@ -392,7 +429,8 @@ std::optional<double> Ledger::last_value(const std::string& run, std::string_vie
 
 std::vector<std::string> Ledger::samples(const std::string& run, int64_t step) {
   std::vector<std::string> lines;
-  Query query(open(), "SELECT json FROM samples WHERE run = (SELECT key FROM runs WHERE id = ?) AND step = ? ORDER BY number");
+  Query query(open(),
+              "SELECT json FROM samples WHERE run = (SELECT key FROM runs WHERE id = ?) AND step = ? ORDER BY number");
   query.bind(run).bind(step);
   while (query.next()) lines.push_back(query.text(0));
   return lines;
@@ -400,23 +438,27 @@ std::vector<std::string> Ledger::samples(const std::string& run, int64_t step) {
 
 std::vector<int64_t> Ledger::sample_steps(const std::string& run) {
   std::vector<int64_t> steps;
-  Query query(open(), "SELECT DISTINCT step FROM samples WHERE run = (SELECT key FROM runs WHERE id = ?) ORDER BY step");
+  Query query(open(),
+              "SELECT DISTINCT step FROM samples WHERE run = (SELECT key FROM runs WHERE id = ?) ORDER BY step");
   query.bind(run);
   while (query.next()) steps.push_back(query.integer(0));
   return steps;
 }
 
-std::vector<std::pair<std::string, std::string>> Ledger::eval_items(const std::string& run, std::string_view task) {
-  std::vector<std::pair<std::string, std::string>> items;
-  Query query(open(), "SELECT item, json FROM eval_items WHERE run = (SELECT key FROM runs WHERE id = ?) AND task = ? ORDER BY item");
+std::vector<EvalItem> Ledger::eval_items(const std::string& run, std::string_view task) {
+  std::vector<EvalItem> items;
+  Query query(open(),
+              "SELECT stamp, number, json FROM eval_items WHERE run = (SELECT key FROM runs WHERE id = ?) AND task = ? "
+              "ORDER BY stamp, number");
   query.bind(run).bind(task);
-  while (query.next()) items.emplace_back(query.text(0), query.text(1));
+  while (query.next()) items.push_back({std::string(task), query.text(0), query.integer(1), query.text(2)});
   return items;
 }
 
 std::vector<Ledger::Artifact> Ledger::artifacts(const std::string& run) {
   std::vector<Artifact> found;
-  Query query(open(), "SELECT kind, path, hash FROM artifacts WHERE run = (SELECT key FROM runs WHERE id = ?) ORDER BY path");
+  Query query(open(),
+              "SELECT kind, path, hash FROM artifacts WHERE run = (SELECT key FROM runs WHERE id = ?) ORDER BY path");
   query.bind(run);
   while (query.next()) found.push_back({query.text(0), query.text(1), query.text(2)});
   return found;
@@ -424,9 +466,12 @@ std::vector<Ledger::Artifact> Ledger::artifacts(const std::string& run) {
 
 std::vector<RunEvent> Ledger::events(const std::string& run) {
   std::vector<RunEvent> found;
-  Query query(open(), "SELECT kind, step, attempt, time, json FROM events WHERE run = (SELECT key FROM runs WHERE id = ?) ORDER BY rowid");
+  Query query(open(),
+              "SELECT kind, step, attempt, time, json FROM events WHERE run = (SELECT key FROM runs WHERE id = ?) "
+              "ORDER BY rowid");
   query.bind(run);
-  while (query.next()) found.push_back({query.text(0), query.integer(1), query.integer(2), query.number(3), query.text(4)});
+  while (query.next())
+    found.push_back({query.text(0), query.integer(1), query.integer(2), query.number(3), query.text(4)});
   return found;
 }
 

@@ -161,7 +161,7 @@ std::string format_duration(double seconds) {
 
 std::string format_count(double n) {
   if (!std::isfinite(n)) return "?";
-  if (n < 0) return "-" + format_count(-n);
+  if (n < 0) return fmt::format("-{}", format_count(-n));
   if (n < 999.5) return n == std::floor(n) || n >= 99.95 ? fmt::format("{:.0f}", n) : fmt::format("{:.3g}", n);
   static constexpr char kUnits[] = {'k', 'M', 'G', 'T', 'P', 'E'};
   size_t unit = 0;
@@ -180,10 +180,14 @@ std::string format_bytes(uint64_t bytes) {
 }
 
 std::string format_grouped(int64_t n) {
-  std::string digits = fmt::format("{}", n);
-  const size_t first = n < 0 ? 1 : 0;
-  for (size_t at = digits.size(); at > first + 3; digits.insert(at, ",")) at -= 3;
-  return digits;
+  const std::string digits = fmt::format("{}", n);
+  std::string out;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    const size_t left = digits.size() - i;
+    if (left % 3 == 0 && i > 0 && digits[i - 1] != '-') out.push_back(',');
+    out.push_back(digits[i]);
+  }
+  return out;
 }
 
 std::string sparkline(std::span<const double> values, size_t width) {

@@ -18,15 +18,6 @@ namespace {
 constexpr size_t kMaxMetricsBytes = size_t{2} << 30;
 constexpr JsonLimits kLineLimits = {.max_bytes = size_t{1} << 20, .max_depth = 8, .max_values = 16384};
 
-std::string safe_name(std::string_view name) {
-  std::string out;
-  for (const char c : name.substr(0, 80))
-    out.push_back(std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-' ? c : '-');
-  // Neither hidden nor a flag.
-  while (!out.empty() && (out[0] == '.' || out[0] == '-')) out.erase(0, 1);
-  return out.empty() ? "run" : out;
-}
-
 int64_t integer_or(const Json& object, const char* key, int64_t otherwise) {
   const auto at = object.find(key);
   if (at == object.end()) return otherwise;
@@ -45,6 +36,15 @@ std::string text_or(const Json& object, const char* key, const char* otherwise) 
 }
 
 }  // namespace
+
+std::string safe_file_name(std::string_view name) {
+  std::string out;
+  for (const char c : name.substr(0, 80))
+    out.push_back(std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-' ? c : '-');
+  // Neither hidden nor a flag.
+  while (!out.empty() && (out[0] == '.' || out[0] == '-')) out.erase(0, 1);
+  return out.empty() ? "run" : out;
+}
 
 double unix_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -67,7 +67,14 @@ std::string metrics_line(const MetricsRow& row) {
   json.key("time").raw(fmt::format("{:.3f}", row.time)).key("wall_s").raw(fmt::format("{:.3f}", row.wall_s));
   json.member("tokens", row.tokens);
   bool nonfinite = false;
+  static constexpr std::string_view kReserved[] = {"step", "attempt", "time", "wall_s", "tokens", "nonfinite", "event"};
   for (const auto& [tag, value] : row.values) {
+    // A key that stands twice would cost the reader the whole line.
+    PONDER_CHECK(std::find(std::begin(kReserved), std::end(kReserved), tag) == std::end(kReserved),
+                 "\"{}\" is no metric's name", tag);
+    PONDER_CHECK(
+        std::count_if(row.values.begin(), row.values.end(), [t = &tag](const Metric& m) { return m.first == *t; }) == 1,
+        "the metric \"{}\" is given twice", tag);
     json.member(tag, value);
     nonfinite |= !std::isfinite(value);
   }
@@ -165,6 +172,32 @@ std::vector<int64_t> RunDir::sample_steps() const {
   return steps;
 }
 
+std::string RunDir::eval_path(std::string_view task, std::string_view stamp) const {
+  return file(fmt::format("eval/samples_{}_{}.jsonl", safe_file_name(task), stamp));
+}
+
+std::vector<EvalItem> RunDir::eval_items() const {
+  std::vector<EvalItem> items;
+  if (!is_folder(file("eval"))) return items;
+  constexpr std::string_view kPrefix = "samples_", kSuffix = ".jsonl";
+  constexpr size_t kStamp = 15;  // of utc_stamp
+  for (const std::string& name : list_folder(file("eval"))) {
+    if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix) ||
+        name.size() < kPrefix.size() + kStamp + kSuffix.size() + 2)
+      continue;
+    const size_t stamp = name.size() - kSuffix.size() - kStamp;
+    EvalItem item{.task = name.substr(kPrefix.size(), stamp - 1 - kPrefix.size()),
+                  .stamp = name.substr(stamp, kStamp),
+                  .json = {}};
+    for (std::string& line : read_whole_lines(file(join_path("eval", name)))) {
+      item.json = std::move(line);
+      items.push_back(item);
+      ++item.number;
+    }
+  }
+  return items;
+}
+
 std::optional<std::string> RunDir::pointer(const char* name) const {
   const std::optional<std::string> target = read_pointer(file(name));
   if (!target) return std::nullopt;
@@ -180,8 +213,8 @@ RunDir RunDir::create(const std::string& runs_root, RunInfo info, std::string_vi
   std::random_device random;
   std::string path;
   do {
-    path = join_path(runs_root,
-                     fmt::format("{}-{}-{:04x}", safe_name(info.name), utc_stamp(info.created), random() & 0xffff));
+    path = join_path(
+        runs_root, fmt::format("{}-{}-{:04x}", safe_file_name(info.name), utc_stamp(info.created), random() & 0xffff));
   } while (!make_folder(path));
   for (const char* folder : {"samples", "eval", "checkpoints"}) make_folder(join_path(path, folder));
   RunDir run(path, std::move(info));

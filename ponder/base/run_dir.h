@@ -6,8 +6,8 @@
 //   samples/step-000100.jsonl   eval/   checkpoints/step-000400/   LATEST, BEST: "checkpoints/step-000400"
 //
 // metrics.jsonl: {"step","attempt","time","wall_s","tokens", tags...}. JSON has no NaN: such a value is null and its
-// tag stands in "nonfinite". Other lines are events: {"event":"resume","from_step":N,"attempt":A,"time":T}. After a resume
-// from step N, rows of earlier attempts beyond N are history that did not happen.
+// tag stands in "nonfinite". Other lines are events: {"event":"resume","from_step":N,"attempt":A,"time":T}. After a
+// resume from step N, rows of earlier attempts beyond N are history that did not happen.
 #pragma once
 
 #include <cstdint>
@@ -58,6 +58,13 @@ struct MetricsLog {
   int64_t last_attempt = -1;     // -1: nothing was ever written
 };
 
+// One line of eval/samples_<task>_<stamp>.jsonl.
+struct EvalItem {
+  std::string task, stamp;  // stamp: the evaluation's time, as utc_stamp writes it
+  int64_t number = 0;
+  std::string json;
+};
+
 class RunDir {
  public:
   // Makes the folder and writes run.json and recipe.toml.
@@ -77,6 +84,9 @@ class RunDir {
   std::string metrics_path() const { return file("metrics.jsonl"); }
   std::string samples_path(int64_t step) const;
   std::vector<int64_t> sample_steps() const;
+  std::vector<std::string> samples(int64_t step) const { return read_whole_lines(samples_path(step)); }
+  std::string eval_path(std::string_view task, std::string_view stamp) const;
+  std::vector<EvalItem> eval_items() const;
   std::string checkpoint_path(int64_t step) const;
   std::optional<std::string> latest() const { return pointer("LATEST"); }  // absolute or relative as path() is
   std::optional<std::string> best() const { return pointer("BEST"); }
@@ -104,6 +114,8 @@ MetricsLog read_metrics(const RunDir& run);
 // One line of metrics.jsonl, without the line break.
 std::string metrics_line(const MetricsRow& row);
 
+// A name as it stands in file names: letters, digits, . _ -; others become -.
+std::string safe_file_name(std::string_view name);
 double unix_time();
 std::string utc_stamp(double unix_seconds);  // "20250131-235959"
 

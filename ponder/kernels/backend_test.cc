@@ -94,7 +94,7 @@ std::string shape(const char* name, std::initializer_list<int64_t> dims) {
 }
 
 constexpr int64_t kSizes[] = {1, 3, 15, 16, 17, 63, 64, 65, 130};
-constexpr int64_t kRowCounts[] = {1, 7, 300};
+constexpr int64_t kRowCounts[] = {1, 7, 200};
 
 TEST(Kernels, Names) {
   ThreadPool pool(1);
@@ -162,7 +162,7 @@ TEST(Kernels, Pointwise) {
 
 TEST(Kernels, Rope) {
   std::vector<Case> cases;
-  for (int64_t rotary : {2, 6, 16, 34, 64})
+  for (int64_t rotary : {2, 6, 16, 34})
     for (int64_t rows : kRowCounts)
       for (int mode = 0; mode < 16; ++mode)
         cases.push_back({shape("rope", {rotary, rows, mode}), [=](const Backend& b) {
@@ -243,7 +243,7 @@ TEST(Kernels, Experts) {
 
 TEST(Kernels, LossAndSampling) {
   std::vector<Case> cases;
-  for (int64_t vocab : {1, 3, 15, 17, 63, 65, 153, 700})
+  for (int64_t vocab : {1, 3, 15, 17, 65, 153})
     for (int64_t rows : kRowCounts)
       for (int mode = 0; mode < 4; ++mode)
         cases.push_back({shape("loss", {vocab, rows, mode}), [=](const Backend& b) {

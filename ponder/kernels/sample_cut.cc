@@ -1,33 +1,39 @@
 #include "ponder/kernels/sample_cut.h"
 
 #include <algorithm>
-#include <functional>
 
 #include "ponder/kernels/math.h"
 
 namespace ponder::kernels {
 
-float cut_threshold(const float* z, int64_t n, const SampleRow& params, float* sorted) {
-  // A NaN would break the order of std::sort, and is never drawn.
-  for (int64_t i = 0; i < n; ++i) sorted[i] = z[i] == z[i] ? z[i] : -constants::kInf;
-  std::sort(sorted, sorted + n, std::greater<>());
-  int64_t kept = n;
-  if (params.top_k > 0 && params.top_k < n) {
-    kept = params.top_k;
-    while (kept < n && sorted[kept] == sorted[kept - 1]) ++kept;
+float cut_threshold(const Cut& c, const SampleRow& params) {
+  // A heap, not a sort: mostly a few tokens hold all that is wanted. A NaN would break the order, and is never drawn.
+  for (int64_t i = 0; i < c.n; ++i) c.heap[i] = c.z[i] == c.z[i] ? c.z[i] : -constants::kInf;
+  std::make_heap(c.heap, c.heap + c.n);
+  int64_t popped = 0;
+  // The i-th largest; what was popped stands at the end of the heap.
+  const auto largest = [&](int64_t i) {
+    for (; popped <= i; ++popped) std::pop_heap(c.heap, c.heap + c.n - popped);
+    return c.heap[c.n - 1 - i];
+  };
+  int64_t candidates = c.n;
+  double total = c.total;
+  if (params.top_k > 0 && params.top_k < c.n) {
+    candidates = params.top_k;
+    while (candidates < c.n && largest(candidates) == largest(candidates - 1)) ++candidates;
+    total = 0;
+    for (int64_t i = 0; i < candidates; ++i) total += exp(largest(i) - c.max);
   }
-  if (params.top_p < 1.f) {
-    double total = 0;
-    for (int64_t i = 0; i < kept; ++i) total += exp(sorted[i] - sorted[0]);
-    double mass = 0;
-    int64_t i = 0;
-    do mass += exp(sorted[i] - sorted[0]);
-    while (++i < kept && mass < params.top_p * total);
-    kept = i;
+  float threshold = largest(0);
+  double mass = 0;
+  for (int64_t i = 0; i < candidates; ++i) {
+    const float p = exp(largest(i) - c.max);
+    if (i > 0 && p < params.min_p) break;
+    threshold = largest(i);
+    mass += p;
+    if (mass >= params.top_p * total && params.top_p < 1.f) break;
   }
-  if (params.min_p > 0.f)
-    while (kept > 1 && exp(sorted[kept - 1] - sorted[0]) < params.min_p) --kept;
-  return sorted[kept - 1];
+  return threshold;
 }
 
 }  // namespace ponder::kernels

@@ -173,7 +173,7 @@ TEST(PolicyLoss, Golden) {
     SCOPED_TRACE(line["name"].get<std::string>());
     const std::string type = line["params"]["loss_type"];
     if (line["optional"] == true && (type == "sapo" || type == "luspo" || type == "vespo")) {
-      uncovered += " " + line["name"].get<std::string>();
+      uncovered += line["name"].get<std::string>() + " ";
       continue;
     }
     check_loss_line<double>(line, false);
@@ -181,7 +181,7 @@ TEST(PolicyLoss, Golden) {
     check_loss_line<float>(line, true);
     ++passed;
   }
-  fmt::print("{} golden losses; optional and not covered:{}\n", passed, uncovered);
+  fmt::print("{} golden losses; optional and not covered: {}\n", passed, uncovered);
   EXPECT_GE(passed, 1);
 }
 
@@ -196,7 +196,7 @@ TEST(Advantages, Golden) {
     const bool trl_only = p.value("normalize_advantages", false) ||
                           (p.contains("reward_clip_range") && !p["reward_clip_range"].is_null());
     if (line["optional"] == true && trl_only) {
-      uncovered += " " + line["name"].get<std::string>();
+      uncovered += line["name"].get<std::string>() + " ";
       continue;
     }
     ASSERT_EQ(p.value("gamma", 1.0), 1.0);
@@ -224,7 +224,7 @@ TEST(Advantages, Golden) {
     }
     ++passed;
   }
-  fmt::print("{} golden advantages; optional and not covered:{}\n", passed, uncovered);
+  fmt::print("{} golden advantages; optional and not covered: {}\n", passed, uncovered);
   EXPECT_GE(passed, 1);
 }
 

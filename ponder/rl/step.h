@@ -25,9 +25,9 @@ using Metrics = std::vector<std::pair<std::string, double>>;
 
 struct GrpoReport {
   Metrics metrics;            // names of docs/formats.md
-  Rollout rollout;            // what was sampled (the groups that were learned from, where dynamic sampling filters)
-  std::vector<double> reward; // per answer of `rollout`
-  std::vector<double> advantage;
+  const Rollout* rollout = nullptr;  // what was sampled (with dynamic sampling, the groups that teach); valid until the next step
+  std::vector<double> reward;        // [answers of the rollout x rewards]
+  std::vector<double> advantage;     // per answer, or per token
   bool skipped = false;
   std::string offender;
   double flops = 0;
@@ -40,6 +40,7 @@ struct GrpoSetup {
   std::vector<RewardConfig> rewards;  // empty: accuracy alone
   int64_t fixed_problems = 0;         // > 0: learn from the first so many training problems only (the loop test)
   uint64_t seed = 42;
+  std::string mismatch_path;          // where both log-probs go if rollout and trainer ever disagree
 };
 
 class Grpo {
@@ -58,9 +59,12 @@ class Grpo {
   bool rollout_boundary(int64_t step) const;
 
  private:
-  struct Minibatch;
   void sample(int64_t step, GrpoReport& report);
   void learn(int64_t step, GrpoReport& report);
+  std::vector<int32_t> minibatch(int64_t step) const;
+  void check_equal(const RolloutAnswer& answer, std::span<const float> recomputed) const;
+  int64_t steps_per_rollout() const;
+  std::vector<double> grade(const Group& group, uint64_t first_index) const;
 
   train::Trainer& trainer_;
   engine::Engine& engine_;
@@ -70,7 +74,7 @@ class Grpo {
   std::unique_ptr<train::Pass> reference_pass_;
   std::vector<tasks::Problem> fixed_;
 
-  // The rollout in use: flattened answers with their rewards and advantages.
+  // The rollout in use: its answers one after the other, with rewards [answers x functions], advantages and log-probs.
   Rollout rollout_;
   std::vector<const RolloutAnswer*> answers_;
   std::vector<double> rewards_, advantages_;

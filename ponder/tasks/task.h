@@ -79,9 +79,9 @@ struct TaskConfig {
   double giveup_share = 0.5;   // of the searches have a budget of rejected leaves,
   double mean_leaves = 0;      // geometric with this mean, at least 1; 0: as the task has it (countdown 4, game24 12)
   // game24 only:
-  int held_out_target = 24;  // never trained on; 0: none
-  int max_tokens = 400;      // the longest text, prompt included
-  bool fractions = true;     // problems that need a fraction in between are trained on too
+  int held_out_target = 24;   // never trained on; 0: none
+  int max_text_tokens = 400;  // the longest text, prompt included
+  bool fractions = true;      // problems that need a fraction in between are trained on too
 
   template <class V>
   void fields(V& v) {
@@ -95,7 +95,7 @@ struct TaskConfig {
             {.help = "mean budget, in rejected leaves; 0: the task's own", .min = 0, .max = 1e6});
     v.field("held_out_target", held_out_target,
             {.help = "game24: the target never trained on; 0: none", .min = 0, .max = 99});
-    v.field("max_tokens", max_tokens, {.help = "game24: the longest text", .min = 64, .max = 4096});
+    v.field("max_text_tokens", max_text_tokens, {.help = "game24: the longest text", .min = 64, .max = 4096});
     v.field("fractions", fractions, {.help = "game24: train on problems that need a fraction in between"});
   }
 };

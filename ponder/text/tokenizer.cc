@@ -2,17 +2,16 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
-#include <nlohmann/json.hpp>
 
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
+#include "ponder/base/json_value.h"
 #include "ponder/text/stream.h"
 
 namespace ponder::text {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr size_t kMaxFileBytes = size_t{64} << 20;
 constexpr size_t kMaxTokens = size_t{1} << 20;
@@ -43,8 +42,8 @@ std::vector<std::string> byte_tokens() {
   return out;
 }
 
-Json file_frame(const Tokenizer& t) {
-  Json added = Json::array();
+OrderedJson file_frame(const Tokenizer& t) {
+  OrderedJson added = OrderedJson::array();
   for (int32_t id = 0; id < t.vocab_size(); ++id) {
     if (!t.is_special(id)) continue;
     added.push_back({{"id", id},
@@ -62,10 +61,10 @@ Json file_frame(const Tokenizer& t) {
           {"normalizer", nullptr}};
 }
 
-Json vocab_json(const Tokenizer& t, int32_t count) {
-  Json vocab = Json::object();
+OrderedJson vocab_json(const Tokenizer& t, int32_t count) {
+  OrderedJson vocab = OrderedJson::object();
   // ordered_json looks every key up linearly when it is assigned; the tokens are distinct, so they are appended.
-  auto& entries = vocab.get_ref<Json::object_t&>();
+  auto& entries = vocab.get_ref<OrderedJson::object_t&>();
   for (int32_t id = 0; id < count; ++id) entries.emplace_back(t.token(id), id);
   return vocab;
 }
@@ -168,7 +167,7 @@ std::string WordLevel::piece(int32_t id, bool first) const {
 }
 
 std::string WordLevel::to_json() const {
-  Json j = file_frame(*this);
+  OrderedJson j = file_frame(*this);
   j["pre_tokenizer"] = {{"type", "WhitespaceSplit"}};
   j["post_processor"] = nullptr;
   j["decoder"] = nullptr;
@@ -200,7 +199,7 @@ std::string ByteLevel::piece(int32_t id, bool) const {
 }
 
 std::string ByteLevel::to_json() const {
-  Json j = file_frame(*this);
+  OrderedJson j = file_frame(*this);
   j["pre_tokenizer"] = {
       {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
   j["post_processor"] = nullptr;
@@ -214,38 +213,23 @@ std::string ByteLevel::to_json() const {
                 {"byte_fallback", false},
                 {"ignore_merges", false},
                 {"vocab", vocab_json(*this, 256)},
-                {"merges", Json::array()}};
+                {"merges", OrderedJson::array()}};
   return j.dump(1) + "\n";
 }
 
 std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view json, std::string_view name) {
-  if (json.size() > kMaxFileBytes)
-    throw_error(Exit::data, "{}: {} bytes, a tokenizer has at most {}", name, json.size(), kMaxFileBytes);
-  // Nesting is bounded before anything is built: each level of it would cost memory and a level of recursion later.
-  constexpr int kMaxDepth = 64;
-  struct TooDeep {};
-  nlohmann::json j;
-  try {
-    j = nlohmann::json::parse(json, [](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
-      if (depth > kMaxDepth) throw TooDeep();
-      return true;
-    });
-  } catch (const nlohmann::json::exception& e) {
-    throw_error(Exit::data, "{}: not JSON: {}", name, e.what());
-  } catch (const TooDeep&) {
-    throw_error(Exit::data, "{}: nested more than {} deep", name, kMaxDepth);
-  }
-  const auto member = [&](const nlohmann::json& in, const char* key) -> const nlohmann::json& {
-    static const nlohmann::json none;
+  const Json j = parse_json(json, std::string(name), 1, {.max_bytes = kMaxFileBytes});
+  const auto member = [&](const Json& in, const char* key) -> const Json& {
+    static const Json none;
     if (!in.is_object()) return none;
     const auto it = in.find(key);
     return it == in.end() ? none : *it;
   };
-  const auto type_of = [&](const nlohmann::json& part) {
+  const auto type_of = [&](const Json& part) {
     const auto& type = member(part, "type");
     return type.is_string() ? type.get<std::string>() : std::string();
   };
-  const nlohmann::json& model = member(j, "model");
+  const Json& model = member(j, "model");
   const std::string kind = type_of(model);
   if (kind.empty())
     throw_error(Exit::data, "{}: no \"model\" with a \"type\"; a Hugging Face tokenizer.json has one", name);
@@ -257,7 +241,7 @@ std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view json, std::string_vi
   // id -> token, from the model's vocabulary and the added tokens, without holes.
   std::vector<std::string> tokens;
   std::vector<int32_t> specials;
-  const auto place = [&](const std::string& content, const nlohmann::json& id) {
+  const auto place = [&](const std::string& content, const Json& id) {
     const int64_t i = id.is_number_integer() ? id.get<int64_t>() : -1;
     if (i < 0 || i >= static_cast<int64_t>(kMaxTokens)) {
       throw_error(Exit::data, "{}: token \"{}\" needs an id from 0 to {}", name, content.substr(0, 40), kMaxTokens - 1);
@@ -272,10 +256,10 @@ std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view json, std::string_vi
     tokens[at] = content;
     return static_cast<int32_t>(i);
   };
-  const nlohmann::json& vocab = member(model, "vocab");
+  const Json& vocab = member(model, "vocab");
   if (!vocab.is_object()) throw_error(Exit::data, "{}: the model has no \"vocab\" object", name);
   for (const auto& [content, id] : vocab.items()) place(content, id);
-  const nlohmann::json& added = member(j, "added_tokens");
+  const Json& added = member(j, "added_tokens");
   if (added.is_array()) {
     for (const auto& entry : added) {
       const auto& content = member(entry, "content");
@@ -305,7 +289,7 @@ std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view json, std::string_vi
     specials.erase(std::unique(specials.begin(), specials.end()), specials.end());
     return std::make_unique<WordLevel>(std::move(tokens), specials);
   }
-  const nlohmann::json& merges = member(model, "merges");
+  const Json& merges = member(model, "merges");
   if (tokens != byte_tokens() || (merges.is_array() && !merges.empty())) {
     throw_error(Exit::data,
                 "{}: a BPE tokenizer with merges is not supported yet; WordLevel and plain byte-level ones are", name);

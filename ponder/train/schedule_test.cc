@@ -30,8 +30,8 @@ TEST(Schedule, Golden) {
       type = "cosine";
       recipe.set("warmup_offset=1");
     }
-    recipe.set("lr_scheduler_type=" + type);
-    recipe.set("warmup_steps=" + line["num_warmup_steps"].dump());
+    recipe.set(fmt::format("lr_scheduler_type={}", type));
+    recipe.set(fmt::format("warmup_steps={}", line["num_warmup_steps"].dump()));
     for (const auto& [key, value] : line["kwargs"].items())
       recipe.set(key + "=" + (value.is_string() ? value.get<std::string>() : value.dump()));
     ScheduleConfig config;

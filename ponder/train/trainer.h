@@ -75,7 +75,7 @@ class Trainer {
  private:
   model::Model& model_;
   TrainConfig config_;
-  int64_t total_steps_;
+  Schedule schedule_;
   Pass pass_;
   AdamW optimizer_;
   std::vector<float> dlogp_, dmtp_;

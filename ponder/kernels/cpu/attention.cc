@@ -26,9 +26,7 @@ void store_kv(const StoreKv& a, int64_t begin, int64_t end) {
       float* page = a.pages + span.pages[position / kPageSize] * a.layout.page_floats();
       for (int64_t h = 0; h < a.layout.kv_heads; ++h) {
         float* keys = page + h * a.layout.head_floats() + slot;
-        const float* k = a.k + row * a.ldk + h * dk;
-        for (int64_t d = 0; d < dk; ++d)
-          for (int64_t j = 0; j < count; ++j) keys[d * kPageSize + j] = k[j * a.ldk + d];
+        transpose(a.k + row * a.ldk + h * dk, a.ldk, count, dk, keys, kPageSize);
         float* values = page + h * a.layout.head_floats() + dk * kPageSize + slot * dv;
         for (int64_t j = 0; j < count; ++j) std::copy_n(a.v + (row + j) * a.ldv + h * dv, dv, values + j * dv);
       }
@@ -37,10 +35,15 @@ void store_kv(const StoreKv& a, int64_t begin, int64_t end) {
   }
 }
 
+// Asks for n floats that will be read soon.
+HWY_INLINE void prefetch(const float* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(float))) __builtin_prefetch(p + i);
+}
+
 // s = the raw scores of one row. Scales them and returns their maximum with `max`.
 HWY_INLINE float scale_and_max(float* s, int64_t visible, float scale, float max) {
   F16 lane_max = set(-constants::kInf);
-  for_lanes(visible, [&](int64_t j, auto n) HWY_ATTR {
+  for_lanes(visible, [&](int64_t j, auto n) PONDER_LAMBDA {
     F16 x = load(s + j) * set(scale);
     if constexpr (!std::is_same_v<decltype(n), Index<kLanes>>) x = select(first_n(n), x, set(-constants::kInf));
     store(x, s + j);
@@ -53,7 +56,7 @@ HWY_INLINE float scale_and_max(float* s, int64_t visible, float scale, float max
 // s = exp(s - max), 0 beyond the visible keys; returns the sum.
 HWY_INLINE float exp_and_sum(float* s, int64_t visible, float max) {
   F16 sum = set(0.f);
-  for_lanes(visible, [&](int64_t j, auto n) HWY_ATTR {
+  for_lanes(visible, [&](int64_t j, auto n) PONDER_LAMBDA {
     F16 p = exp_bounded(load(s + j) - set(max));
     if constexpr (!std::is_same_v<decltype(n), Index<kLanes>>) p = zero_unless(first_n(n), p);
     store(p, s + j);
@@ -88,6 +91,8 @@ void attention(const Attention& a, const Span& span, int64_t kv_head, int64_t be
     while (position[first_row] < first) ++first_row;
     for (int r0 = first_row; r0 < rows; r0 += kTileRows) {
       const int n = std::min(kTileRows, rows - r0);
+      if (first == 0)
+        for (int r = r0 + n; r < std::min(r0 + 2 * n, rows); ++r) prefetch(q[r], dk);
       Rows x;
       Chains t;
       t.w = s;
@@ -120,31 +125,29 @@ void attention(const Attention& a, const Span& span, int64_t kv_head, int64_t be
     store(set(1.f) / l, sum + r0);
   }
   for (int r = 0; r < rows; ++r)
-    for_lanes(dv, [&](int64_t d, auto n) HWY_ATTR { store_n(load_n(o[r] + d, n) * set(sum[r]), o[r] + d, n); });
+    for_lanes(dv, [&](int64_t d, auto n) PONDER_LAMBDA { store_n(load_n(o[r] + d, n) * set(sum[r]), o[r] + d, n); });
 }
 
 // ---- gradient -------------------------------------------------------------------------------------------------------
 int64_t pages_of(int64_t count) { return (count + kPageSize - 1) / kPageSize; }
 
-// Keys and values of the span, transposed page by page as `scores` wants them; the slots of the last page that have no
-// row are 0.
+// Keys or values of the span, transposed page by page as `scores` wants them, with zeros up to a multiple of sixteen.
 void transpose_pages(const float* x, int64_t ldx, int64_t count, int64_t d, float* out) {
   for (int64_t first = 0; first < count; first += kPageSize, out += d * kPageSize) {
     const int64_t n = std::min<int64_t>(kPageSize, count - first);
-    for (int64_t i = 0; i < d; ++i) {
-      for (int64_t j = 0; j < n; ++j) out[i * kPageSize + j] = x[(first + j) * ldx + i];
-      std::fill_n(out + i * kPageSize + n, kPageSize - n, 0.f);
-    }
+    transpose(x + first * ldx, ldx, n, d, out, kPageSize);
+    const int64_t missing = -n & (kLanes - 1);
+    for (int64_t i = 0; i < d && missing; ++i) std::fill_n(out + i * kPageSize + n, missing, 0.f);
   }
 }
 
 int64_t grad_scratch(const AttentionGrad& a, int64_t count) {
-  return pages_of(count) * kPageSize * (a.layout.dk + a.layout.dv);
+  return pages_of(count) * kPageSize * (a.layout.dk + a.layout.dv) + a.heads / a.layout.kv_heads * kPageSize;
 }
 
 // One head of one span.
 struct Head {
-  const float *q, *k, *v, *out, *dout, *lse;
+  const float *q, *k, *dout, *lse;
   float *dq, *dk, *dv;
 };
 
@@ -153,7 +156,7 @@ struct RowGrad {
   float scale, lse, delta;
 };
 HWY_INLINE void score_grad(float* p, float* ds, int64_t visible, const RowGrad& g) {
-  for_lanes(visible, [&](int64_t j, auto n) HWY_ATTR {
+  for_lanes(visible, [&](int64_t j, auto n) PONDER_LAMBDA {
     F16 x = exp(load(p + j) * set(g.scale) - set(g.lse));
     F16 d = x * (load(ds + j) - set(g.delta)) * set(g.scale);
     if constexpr (!std::is_same_v<decltype(n), Index<kLanes>>) {
@@ -168,33 +171,37 @@ HWY_INLINE void score_grad(float* p, float* ds, int64_t visible, const RowGrad& 
 void attention_grad(const AttentionGrad& a, const Span& span, int64_t kv_head, float* scratch) {
   const int64_t group = a.heads / a.layout.kv_heads, dk = a.layout.dk, dv = a.layout.dv, count = span.count;
   float* keys = scratch;  // [pages][dk][kPageSize]
-  float* values = scratch + pages_of(count) * kPageSize * dk;
+  float* values = keys + pages_of(count) * kPageSize * dk;
+  float* delta = values + pages_of(count) * kPageSize * dv;  // [group][kPageSize]
   transpose_pages(a.k + span.row * a.ldk + kv_head * dk, a.ldk, count, dk, keys);
   transpose_pages(a.v + span.row * a.ldv + kv_head * dv, a.ldv, count, dv, values);
   alignas(64) float p[kPageSize * kPageSize], ds[kPageSize * kPageSize];  // [query][key]
 
   for (int64_t q0 = 0; q0 < count; q0 += kPageSize) {
     const int queries = static_cast<int>(std::min<int64_t>(kPageSize, count - q0));
+    // All heads at once: this is where the rows come from memory, and they are read best from end to end.
+    for (int64_t r = 0; r < queries; ++r) {
+      const int64_t row = span.row + q0 + r;
+      prefetch(a.q + row * a.ldq + kv_head * group * dk, group * dk);
+      for (int64_t g = 0; g < group; ++g) {
+        const float* dout = a.dout + row * a.lddo + (kv_head * group + g) * dv;
+        const float* out = a.out + row * a.ldo + (kv_head * group + g) * dv;
+        F16 sum = set(0.f);
+        for_lanes(
+            dv, [&](int64_t i, auto n) PONDER_LAMBDA { sum = fma_n(load_n(dout + i, n), load_n(out + i, n), sum, n); });
+        delta[g * kPageSize + r] = fold_sum(sum);
+      }
+    }
     for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
       const int64_t row = span.row + q0;
       const Head head = {.q = a.q + row * a.ldq + h * dk,
                          .k = a.k + span.row * a.ldk + kv_head * dk,
-                         .v = a.v + span.row * a.ldv + kv_head * dv,
-                         .out = a.out + row * a.ldo + h * dv,
                          .dout = a.dout + row * a.lddo + h * dv,
                          .lse = a.lse + row * a.heads + h,
                          .dq = a.dq + row * a.lddq + h * dk,
                          .dk = a.dk + span.row * a.lddk + kv_head * dk,
                          .dv = a.dv + span.row * a.lddv + kv_head * dv};
-      float delta[kPageSize];
-      for (int r = 0; r < queries; ++r) {
-        F16 sum = set(0.f);
-        for_lanes(dv, [&](int64_t i, auto n) HWY_ATTR {
-          sum = fma_n(load_n(head.dout + r * a.lddo + i, n), load_n(head.out + r * a.ldo + i, n), sum, n);
-        });
-        delta[r] = fold_sum(sum);
-        std::fill_n(head.dq + r * a.lddq, dk, 0.f);
-      }
+      for (int r = 0; r < queries; ++r) std::fill_n(head.dq + r * a.lddq, dk, 0.f);
       for (int64_t k0 = 0; k0 <= q0; k0 += kPageSize) {
         const bool diagonal = k0 == q0;
         const int n_keys = static_cast<int>(std::min<int64_t>(kPageSize, count - k0));
@@ -215,7 +222,9 @@ void attention_grad(const AttentionGrad& a, const Span& span, int64_t kv_head, f
           scores(dout_rows, n, values + k0 * dv, dv, t.end[n - 1], ds_rows);
           for (int r = 0; r < n; ++r)
             score_grad(p_rows + r * kPageSize, ds_rows + r * kPageSize, t.end[r],
-                       {.scale = a.scale, .lse = head.lse[(r0 + r) * a.heads], .delta = delta[r0 + r]});
+                       {.scale = a.scale,
+                        .lse = head.lse[(r0 + r) * a.heads],
+                        .delta = delta[(h - kv_head * group) * kPageSize + r0 + r]});
           t.w = ds_rows;
           chains<false>(t, n, head.k + k0 * a.ldk, a.ldk, dk);
         }

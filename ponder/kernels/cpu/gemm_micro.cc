@@ -1,5 +1,6 @@
 #include "ponder/kernels/cpu/gemm_micro.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -38,7 +39,7 @@ HWY_INLINE hn::Mask<D> first(D d, int64_t n) { return hn::FirstN(d, static_cast<
 HWY_INLINE V load_first(D d, const float* p, int64_t n) { return hn::MaskedLoad(first(d, n), d, p); }
 
 // One tile: `rows` x (vecs * kWidth) of C. The accumulators must stay in registers, so every loop over them is
-// unrolled. kByRow: A has been copied to [row][k]; else A is read as [k][row].
+// unrolled. kByRow: A has been A[i, k] at a + i * a_stride + k; else at a + k * a_stride + i.
 #define PONDER_UNROLL _Pragma("GCC unroll 16")
 #define PONDER_EACH_SUM PONDER_UNROLL for (int i = 0; i < rows; ++i) PONDER_UNROLL for (int v = 0; v < vecs; ++v)
 
@@ -66,7 +67,7 @@ HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_stride, const floa
         PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[i][v] = hn::MulAdd(av, bv[v], sum[i][v]);
       }
       if constexpr (kByRow) {
-        PONDER_UNROLL for (const float*& row : a_rows) ++row;
+        PONDER_UNROLL for (const float*& row : a_rows)++ row;
       } else {
         a += a_stride;
       }
@@ -113,29 +114,35 @@ constexpr std::array<TileRow, kRows> tile_rows(std::index_sequence<i...>) {
 constexpr std::array<TileRow, kRows> kTiles[2] = {tile_rows<false>(std::make_index_sequence<kRows>()),
                                                   tile_rows<true>(std::make_index_sequence<kRows>())};
 
-void strip(const Strip& s) {
-  const bool by_row = s.a_k == 1;
-  const float* a = s.a;
-  if (by_row) {
-    const D d;
-    for (int i = 0; i < s.rows; ++i) {
-      const float* from = s.a + i * s.a_row;
-      float* to = s.a_copy + i * kCopyStride;
-      int64_t kk = 0;
-      for (; kk + kWidth <= s.k; kk += kWidth) hn::StoreU(hn::LoadU(d, from + kk), d, to + kk);
-      for (; kk < s.k; ++kk) to[kk] = from[kk];
-    }
-    a = s.a_copy;
+// A tile reads its strip of A once for every panel of B, and rows a large power of two apart fall into the same few
+// sets of the cache: those are copied first.
+bool copy_pays(const Strip& s) { return s.n > 2 * kPanel && s.a_k == 1 && s.a_row % 512 == 0; }
+
+void copy_rows(const Strip& s) {  // to [row][k]
+  const D d;
+  for (int i = 0; i < s.rows; ++i) {
+    const float* from = s.a + i * s.a_row;
+    float* to = s.a_copy + i * kCopyStride;
+    int64_t kk = 0;
+    for (; kk + kWidth <= s.k; kk += kWidth) hn::Store(hn::LoadU(d, from + kk), d, to + kk);
+    for (; kk < s.k; ++kk) to[kk] = from[kk];
   }
+}
+
+// Asks for a share of the next strip's rows with each tile, whose columns are [begin, end).
+void fetch_next(const Strip& s, int64_t begin, int64_t end) {
+  for (int64_t i = s.rows * begin / s.n; i < s.rows * end / s.n; ++i)
+    for (int64_t kk = 0; kk < s.k; kk += 16) __builtin_prefetch(s.a_next + i * s.a_row + kk, 0, 2);
+}
+
+void strip(const Strip& s) {
+  const bool by_row = s.a_k == 1, copy = copy_pays(s);
+  if (copy) copy_rows(s);
+  const float* a = copy ? s.a_copy : s.a;
+  const int64_t a_stride = copy ? kCopyStride : by_row ? s.a_row : s.a_k;
   const TileRow& tiles = kTiles[by_row][static_cast<size_t>(s.rows - 1)];
-  int fetched = 0;  // rows of the next strip
   for (int64_t j = 0; j < s.n;) {
     const int64_t left = s.n - j;
-    if (by_row && s.a_next) {
-      const int upto = left <= kPanel ? s.rows : static_cast<int>(s.rows * (j + kPanel) / s.n);
-      for (; fetched < upto; ++fetched)
-        for (int64_t kk = 0; kk < s.k; kk += 16) __builtin_prefetch(s.a_next + fetched * s.a_row + kk, 0, 2);
-    }
     int64_t width = kVecs * kWidth;
     TileFn fn = tiles.full;
     if (tiles.few && left >= kFewVecs * kWidth) {
@@ -144,8 +151,9 @@ void strip(const Strip& s) {
     } else if (left <= width / 2) {
       fn = tiles.half;
     }
-    fn(a, by_row ? kCopyStride : s.a_k, s.b + (j / kPanel) * s.b_panel + j % kPanel, s.b_k, s.b_panel, s.k, s.c + j, s.ldc, left, s.add,
+    fn(a, a_stride, s.b + (j / kPanel) * s.b_panel + j % kPanel, s.b_k, s.b_panel, s.k, s.c + j, s.ldc, left, s.add,
        s.bias ? s.bias + j : nullptr);
+    if (s.a_next) fetch_next(s, j, std::min(j + width, s.n));
     j += width;
   }
 }

@@ -20,14 +20,15 @@ struct Strip {
   const float* a;  // A[i, k] at a + i * a_row + k * a_k; one of the two is 1
   int64_t a_row, a_k;
   int rows;        // <= micro_kernels(isa).rows
-  const float* b;  // B[k, j] at b + (j / kPanel) * b_panel + k * b_k + j % kPanel; whole panels are readable
+  const float* b;  // B[k, j] at b + (j / kPanel) * b_panel + k * b_k + j % kPanel; what lies beside column n is read up
+                   // to a multiple of 16
   int64_t b_k, b_panel;
   int64_t n, k;  // k <= kDepth
   float* c;
   int64_t ldc;
   bool add;             // start = C instead of +0
   const float* bias;    // may be null
-  const float* a_next;  // the strip that follows, to be fetched into the cache meanwhile; null if none
+  const float* a_next;  // the strip that follows, fetched into the cache meanwhile; null if there is none
   float* a_copy;        // scratch [kMaxRows * kCopyStride], aligned to 64 bytes
 };
 

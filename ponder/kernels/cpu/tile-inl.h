@@ -50,17 +50,17 @@ HWY_NOINLINE void scores_tile(const Rows& x, const float* HWY_RESTRICT keys, int
   for (int64_t begin = 0; begin < depth; begin += kDotBlock) {
     const int64_t end = begin + kDotBlock < depth ? begin + kDotBlock : depth;
     F16 sum[rows][columns];
-    unroll<rows>([&](auto r) HWY_ATTR { unroll<columns>([&](auto c) HWY_ATTR { sum[r][c] = set(0.f); }); });
+    unroll<rows>([&](auto r) PONDER_LAMBDA { unroll<columns>([&](auto c) PONDER_LAMBDA { sum[r][c] = set(0.f); }); });
     for (int64_t d = begin; d < end; ++d) {
       F16 key[columns];
-      unroll<columns>([&](auto c) HWY_ATTR { key[c] = load(keys + d * kPageSize + c * kLanes); });
-      unroll<rows>([&](auto r) HWY_ATTR {
+      unroll<columns>([&](auto c) PONDER_LAMBDA { key[c] = load(keys + d * kPageSize + c * kLanes); });
+      unroll<rows>([&](auto r) PONDER_LAMBDA {
         const F16 q = set(x.x[r][d]);
-        unroll<columns>([&](auto c) HWY_ATTR { sum[r][c] = fma(q, key[c], sum[r][c]); });
+        unroll<columns>([&](auto c) PONDER_LAMBDA { sum[r][c] = fma(q, key[c], sum[r][c]); });
       });
     }
-    unroll<rows>([&](auto r) HWY_ATTR {
-      unroll<columns>([&](auto c) HWY_ATTR {
+    unroll<rows>([&](auto r) PONDER_LAMBDA {
+      unroll<columns>([&](auto c) PONDER_LAMBDA {
         float* p = s + r * kPageSize + c * kLanes;
         // The first block would be added to +0, which can only turn a -0 into +0: nobody can tell in a score.
         store(begin == 0 ? sum[r][c] : load(p) + sum[r][c], p);
@@ -75,9 +75,9 @@ HWY_INLINE void scores(const Rows& x, int rows, const float* keys, int64_t depth
   int64_t groups = (visible + kLanes - 1) / kLanes;
   for (int64_t g = 0; groups > 0;) {
     const int columns = next_columns(groups);
-    with_constant<kTileRows>(rows, [&](auto r) HWY_ATTR {
+    with_constant<kTileRows>(rows, [&](auto r) PONDER_LAMBDA {
       with_constant<kTileColumns>(
-          columns, [&](auto c) HWY_ATTR { scores_tile<r, c>(x, keys + g * kLanes, depth, s + g * kLanes); });
+          columns, [&](auto c) PONDER_LAMBDA { scores_tile<r, c>(x, keys + g * kLanes, depth, s + g * kLanes); });
     });
     g += columns;
     groups -= columns;
@@ -98,30 +98,34 @@ template <int rows, int columns, bool transposed, class N>
 HWY_NOINLINE void chains_tile(const Chains& t, const float* HWY_RESTRICT m, int64_t ldm, int64_t c0, N n) {
   constexpr int64_t kRow = transposed ? 1 : kPageSize, kStep = transposed ? kPageSize : 1;
   F16 sum[rows][columns];
-  unroll<rows>([&](auto r) HWY_ATTR { unroll<columns>([&](auto c) HWY_ATTR { sum[r][c] = set(0.f); }); });
+  unroll<rows>([&](auto r) PONDER_LAMBDA { unroll<columns>([&](auto c) PONDER_LAMBDA { sum[r][c] = set(0.f); }); });
   m += c0;
-  const auto row_step = [&](auto r, int64_t j) HWY_ATTR {
+  const auto row_step = [&](auto r, int64_t j) PONDER_LAMBDA {
     const F16 x = set(t.w[r * kRow + j * kStep]);
-    unroll<columns>([&](auto c) HWY_ATTR { sum[r][c] = fma(x, load_n(m + j * ldm + c * kLanes, n), sum[r][c]); });
+    unroll<columns>([&](auto c) PONDER_LAMBDA { sum[r][c] = fma(x, load_n(m + j * ldm + c * kLanes, n), sum[r][c]); });
   };
-  // All rows share [lo, hi); before it some rows begin, after it some go on.
+  // All rows share [lo, hi). Before it, some have begun (transposed), or after it, some go on.
   const int lo = t.begin[rows - 1], hi = t.end[0];
-  unroll<rows>([&](auto r) HWY_ATTR {
-    for (int j = t.begin[r]; j < lo && j < t.end[r]; ++j) row_step(r, j);
-  });
-  for (int64_t j = lo; j < hi; ++j) {
-    F16 x[columns];
-    unroll<columns>([&](auto c) HWY_ATTR { x[c] = load_n(m + j * ldm + c * kLanes, n); });
-    unroll<rows>([&](auto r) HWY_ATTR {
-      const F16 w = set(t.w[r * kRow + j * kStep]);
-      unroll<columns>([&](auto c) HWY_ATTR { sum[r][c] = fma(w, x[c], sum[r][c]); });
+  if constexpr (transposed) {
+    unroll<rows - 1>([&](auto r) PONDER_LAMBDA {
+      for (int j = t.begin[r]; j < lo; ++j) row_step(r, j);
     });
   }
-  unroll<rows>([&](auto r) HWY_ATTR {
-    for (int j = hi > lo ? hi : lo; j < t.end[r]; ++j) row_step(r, j);
-  });
-  unroll<rows>([&](auto r) HWY_ATTR {
-    unroll<columns>([&](auto c) HWY_ATTR {
+  for (int64_t j = lo; j < hi; ++j) {
+    F16 x[columns];
+    unroll<columns>([&](auto c) PONDER_LAMBDA { x[c] = load_n(m + j * ldm + c * kLanes, n); });
+    unroll<rows>([&](auto r) PONDER_LAMBDA {
+      const F16 w = set(t.w[r * kRow + j * kStep]);
+      unroll<columns>([&](auto c) PONDER_LAMBDA { sum[r][c] = fma(w, x[c], sum[r][c]); });
+    });
+  }
+  if constexpr (!transposed) {
+    unroll<rows - 1>([&](auto r) PONDER_LAMBDA {
+      for (int j = hi; j < t.end[r + 1]; ++j) row_step(Index<r + 1>(), j);
+    });
+  }
+  unroll<rows>([&](auto r) PONDER_LAMBDA {
+    unroll<columns>([&](auto c) PONDER_LAMBDA {
       float* y = t.y[r] + c0 + c * kLanes;
       store_n(fma(load_n(y, n), set(t.decay[r]), sum[r][c]), y, n);
     });
@@ -131,12 +135,12 @@ HWY_NOINLINE void chains_tile(const Chains& t, const float* HWY_RESTRICT m, int6
 // For `rows` rows (up to kTileRows) and `width` columns.
 template <bool transposed>
 HWY_INLINE void chains(const Chains& t, int rows, const float* m, int64_t ldm, int64_t width) {
-  with_constant<kTileRows>(rows, [&](auto r) HWY_ATTR {
+  with_constant<kTileRows>(rows, [&](auto r) PONDER_LAMBDA {
     int64_t c0 = 0;
     for (int64_t groups = width / kLanes; groups > 0;) {
       const int columns = next_columns(groups);
       with_constant<kTileColumns>(
-          columns, [&](auto c) HWY_ATTR { chains_tile<r, c, transposed>(t, m, ldm, c0, Index<kLanes>()); });
+          columns, [&](auto c) PONDER_LAMBDA { chains_tile<r, c, transposed>(t, m, ldm, c0, Index<kLanes>()); });
       groups -= columns;
       c0 += columns * kLanes;
     }

@@ -15,6 +15,11 @@
 #include "ponder/kernels/backend.h"
 #include "ponder/kernels/math.h"
 
+// Behind the parameters of a lambda: part of the function around it, whatever its size. A lambda that stays a function
+// of its own forces what it captured into memory.
+#undef PONDER_LAMBDA
+#define PONDER_LAMBDA HWY_ATTR __attribute__((always_inline))
+
 HWY_BEFORE_NAMESPACE();
 namespace ponder::kernels::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -47,113 +52,113 @@ using Index = std::integral_constant<int, i>;
 // indexed in a loop stay in memory (GCC 12).
 template <int n, class F>
 HWY_INLINE void unroll(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) HWY_ATTR { (f(Index<i>()), ...); }
+  [&]<int... i>(std::integer_sequence<int, i...>) PONDER_LAMBDA { (f(Index<i>()), ...); }
   (std::make_integer_sequence<int, n>());
 }
 // The same, for the parts of one R.
 template <class R, class F>
 HWY_INLINE R parts(F&& f) {
-  return [&]<int... i>(std::integer_sequence<int, i...>) HWY_ATTR { return R{{f(Index<i>())...}}; }
+  return [&]<int... i>(std::integer_sequence<int, i...>) PONDER_LAMBDA { return R{{f(Index<i>())...}}; }
   (std::make_integer_sequence<int, kParts>());
 }
 
 // ---- one operation on sixteen lanes ---------------------------------------------------------------------------------
 HWY_INLINE F16 set(float x) {
-  return parts<F16>([&](auto) HWY_ATTR { return hn::Set(Df(), x); });
+  return parts<F16>([&](auto) PONDER_LAMBDA { return hn::Set(Df(), x); });
 }
 HWY_INLINE F16 load(const float* p) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::LoadU(Df(), p + i * kWidth); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::LoadU(Df(), p + i * kWidth); });
 }
 HWY_INLINE void store(const F16& a, float* p) {
-  unroll<kParts>([&](auto i) HWY_ATTR { hn::StoreU(a.part[i], Df(), p + i * kWidth); });
+  unroll<kParts>([&](auto i) PONDER_LAMBDA { hn::StoreU(a.part[i], Df(), p + i * kWidth); });
 }
 HWY_INLINE F16 operator+(const F16& a, const F16& b) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::Add(a.part[i], b.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::Add(a.part[i], b.part[i]); });
 }
 HWY_INLINE F16 operator-(const F16& a, const F16& b) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::Sub(a.part[i], b.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::Sub(a.part[i], b.part[i]); });
 }
 HWY_INLINE F16 operator*(const F16& a, const F16& b) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::Mul(a.part[i], b.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::Mul(a.part[i], b.part[i]); });
 }
 HWY_INLINE F16 operator/(const F16& a, const F16& b) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::Div(a.part[i], b.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::Div(a.part[i], b.part[i]); });
 }
 HWY_INLINE F16 operator-(const F16& a) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::Neg(a.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::Neg(a.part[i]); });
 }
 HWY_INLINE F16 fma(const F16& a, const F16& b, const F16& c) {  // a * b + c
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::MulAdd(a.part[i], b.part[i], c.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::MulAdd(a.part[i], b.part[i], c.part[i]); });
 }
 HWY_INLINE F16 sqrt(const F16& a) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::Sqrt(a.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::Sqrt(a.part[i]); });
 }
 HWY_INLINE M16 operator<(const F16& a, const F16& b) {
-  return parts<M16>([&](auto i) HWY_ATTR { return hn::Lt(a.part[i], b.part[i]); });
+  return parts<M16>([&](auto i) PONDER_LAMBDA { return hn::Lt(a.part[i], b.part[i]); });
 }
 HWY_INLINE M16 operator>(const F16& a, const F16& b) { return b < a; }
 HWY_INLINE M16 operator>=(const F16& a, const F16& b) {
-  return parts<M16>([&](auto i) HWY_ATTR { return hn::Ge(a.part[i], b.part[i]); });
+  return parts<M16>([&](auto i) PONDER_LAMBDA { return hn::Ge(a.part[i], b.part[i]); });
 }
 HWY_INLINE M16 operator==(const F16& a, const F16& b) {
-  return parts<M16>([&](auto i) HWY_ATTR { return hn::Eq(a.part[i], b.part[i]); });
+  return parts<M16>([&](auto i) PONDER_LAMBDA { return hn::Eq(a.part[i], b.part[i]); });
 }
 HWY_INLINE F16 select(const M16& m, const F16& yes, const F16& no) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::IfThenElse(m.part[i], yes.part[i], no.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::IfThenElse(m.part[i], yes.part[i], no.part[i]); });
 }
 HWY_INLINE F16 zero_unless(const M16& m, const F16& yes) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::IfThenElseZero(m.part[i], yes.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::IfThenElseZero(m.part[i], yes.part[i]); });
 }
 // a > b ? a : b and a < b ? a : b: b where one is NaN, which is what max_ps and min_ps of x86 say, but not all others.
 HWY_INLINE F16 max_of(const F16& a, const F16& b) {
 #if HWY_ARCH_X86
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::Max(a.part[i], b.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::Max(a.part[i], b.part[i]); });
 #else
   return select(a > b, a, b);
 #endif
 }
 HWY_INLINE F16 min_of(const F16& a, const F16& b) {
 #if HWY_ARCH_X86
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::Min(a.part[i], b.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::Min(a.part[i], b.part[i]); });
 #else
   return select(a < b, a, b);
 #endif
 }
 
 HWY_INLINE I16 as_int(const F16& a) {
-  return parts<I16>([&](auto i) HWY_ATTR { return hn::BitCast(Di(), a.part[i]); });
+  return parts<I16>([&](auto i) PONDER_LAMBDA { return hn::BitCast(Di(), a.part[i]); });
 }
 HWY_INLINE F16 as_float(const I16& a) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::BitCast(Df(), a.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::BitCast(Df(), a.part[i]); });
 }
 HWY_INLINE F16 to_float(const I16& a) {
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::ConvertTo(Df(), a.part[i]); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::ConvertTo(Df(), a.part[i]); });
 }
 HWY_INLINE I16 set_int(int32_t x) {
-  return parts<I16>([&](auto) HWY_ATTR { return hn::Set(Di(), x); });
+  return parts<I16>([&](auto) PONDER_LAMBDA { return hn::Set(Di(), x); });
 }
 HWY_INLINE I16 operator+(const I16& a, const I16& b) {
-  return parts<I16>([&](auto i) HWY_ATTR { return hn::Add(a.part[i], b.part[i]); });
+  return parts<I16>([&](auto i) PONDER_LAMBDA { return hn::Add(a.part[i], b.part[i]); });
 }
 HWY_INLINE I16 operator-(const I16& a, const I16& b) {
-  return parts<I16>([&](auto i) HWY_ATTR { return hn::Sub(a.part[i], b.part[i]); });
+  return parts<I16>([&](auto i) PONDER_LAMBDA { return hn::Sub(a.part[i], b.part[i]); });
 }
 HWY_INLINE I16 operator&(const I16& a, const I16& b) {
-  return parts<I16>([&](auto i) HWY_ATTR { return hn::And(a.part[i], b.part[i]); });
+  return parts<I16>([&](auto i) PONDER_LAMBDA { return hn::And(a.part[i], b.part[i]); });
 }
 template <int n>
 HWY_INLINE I16 shift_left(const I16& a) {
-  return parts<I16>([&](auto i) HWY_ATTR { return hn::ShiftLeft<n>(a.part[i]); });
+  return parts<I16>([&](auto i) PONDER_LAMBDA { return hn::ShiftLeft<n>(a.part[i]); });
 }
 template <int n>
 HWY_INLINE I16 shift_right(const I16& a) {
-  return parts<I16>([&](auto i) HWY_ATTR { return hn::ShiftRight<n>(a.part[i]); });
+  return parts<I16>([&](auto i) PONDER_LAMBDA { return hn::ShiftRight<n>(a.part[i]); });
 }
 
 // ---- the ends of rows -----------------------------------------------------------------------------------------------
 // Lanes 0 .. n - 1 (any n; all from 16 on).
 HWY_INLINE M16 first_n(int64_t n) {
-  return parts<M16>([&](auto i) HWY_ATTR {
+  return parts<M16>([&](auto i) PONDER_LAMBDA {
     const int64_t left = n - i * kWidth;
     return hn::FirstN(Df(), static_cast<size_t>(left < 0 ? 0 : left));
   });
@@ -163,7 +168,7 @@ HWY_INLINE F16 load_n(const float* p, int64_t n) {
   if (n >= kLanes) return load(p);
 #if HWY_ARCH_X86
   const M16 m = first_n(n);
-  return parts<F16>([&](auto i) HWY_ATTR { return hn::MaskedLoad(m.part[i], Df(), p + i * kWidth); });
+  return parts<F16>([&](auto i) PONDER_LAMBDA { return hn::MaskedLoad(m.part[i], Df(), p + i * kWidth); });
 #else
   float buffer[kLanes] = {};
   std::memcpy(buffer, p, static_cast<size_t>(n) * sizeof(float));
@@ -174,7 +179,7 @@ HWY_INLINE void store_n(const F16& a, float* p, int64_t n) {
   if (n >= kLanes) return store(a, p);
 #if HWY_ARCH_X86
   const M16 m = first_n(n);
-  unroll<kParts>([&](auto i) HWY_ATTR { hn::BlendedStore(a.part[i], m.part[i], Df(), p + i * kWidth); });
+  unroll<kParts>([&](auto i) PONDER_LAMBDA { hn::BlendedStore(a.part[i], m.part[i], Df(), p + i * kWidth); });
 #else
   float buffer[kLanes];
   store(a, buffer);
@@ -187,6 +192,35 @@ HWY_INLINE void for_lanes(int64_t size, F&& f) {
   int64_t i = 0;
   for (; i + kLanes <= size; i += kLanes) f(i, Index<kLanes>());
   if (i < size) f(i, static_cast<int>(size - i));
+}
+
+// out[c][r] = x[r][c] for r < rows, c < columns.
+HWY_INLINE void transpose(const float* x, int64_t ldx, int64_t rows, int64_t columns, float* out, int64_t ldo) {
+  constexpr hn::FixedTag<float, 4> d4;
+  constexpr hn::FixedTag<double, 2> d2;
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    int64_t c = 0;
+    for (; c + 4 <= columns; c += 4) {
+      const float* p = x + r * ldx + c;
+      const auto x0 = hn::LoadU(d4, p), x1 = hn::LoadU(d4, p + ldx), x2 = hn::LoadU(d4, p + 2 * ldx),
+                 x3 = hn::LoadU(d4, p + 3 * ldx);
+      // Pairs (row 0, row 1) and (row 2, row 3) of columns 0 1 | 2 3, then both pairs of each column.
+      const auto a = hn::BitCast(d2, hn::InterleaveLower(d4, x0, x1)),
+                 b = hn::BitCast(d2, hn::InterleaveUpper(d4, x0, x1)),
+                 e = hn::BitCast(d2, hn::InterleaveLower(d4, x2, x3)),
+                 f = hn::BitCast(d2, hn::InterleaveUpper(d4, x2, x3));
+      float* o = out + c * ldo + r;
+      hn::StoreU(hn::BitCast(d4, hn::InterleaveLower(d2, a, e)), d4, o);
+      hn::StoreU(hn::BitCast(d4, hn::InterleaveUpper(d2, a, e)), d4, o + ldo);
+      hn::StoreU(hn::BitCast(d4, hn::InterleaveLower(d2, b, f)), d4, o + 2 * ldo);
+      hn::StoreU(hn::BitCast(d4, hn::InterleaveUpper(d2, b, f)), d4, o + 3 * ldo);
+    }
+    for (; c < columns; ++c)
+      for (int64_t i = r; i < r + 4; ++i) out[c * ldo + i] = x[i * ldx + c];
+  }
+  for (; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) out[c * ldo + r] = x[r * ldx + c];
 }
 
 // ---- R2 -------------------------------------------------------------------------------------------------------------
@@ -207,11 +241,11 @@ HWY_INLINE float fold(const F16& a, Op&& op) {
   return hn::GetLane(op(two, hn::Shuffle2301(two)));
 }
 HWY_INLINE float fold_sum(const F16& a) {
-  return fold(a, [](auto x, auto y) HWY_ATTR { return hn::Add(x, y); });
+  return fold(a, [](auto x, auto y) PONDER_LAMBDA { return hn::Add(x, y); });
 }
 // No NaN among the lanes.
 HWY_INLINE float fold_max(const F16& a) {
-  return fold(a, [](auto x, auto y) HWY_ATTR { return hn::Max(x, y); });
+  return fold(a, [](auto x, auto y) PONDER_LAMBDA { return hn::Max(x, y); });
 }
 // sum + a and sum + a * b in the first n lanes. Adding a zero would do but for a sum of -0.
 template <class N>

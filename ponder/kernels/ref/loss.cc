@@ -10,7 +10,7 @@ namespace ponder::kernels {
 namespace {
 
 struct Softmax {
-  float max, log_sum, entropy;
+  float max, total, log_sum, entropy;
 };
 
 Softmax softmax(const float* x, int64_t n, float scale) {
@@ -27,7 +27,7 @@ Softmax softmax(const float* x, int64_t n, float scale) {
     weighted.add_product(i, e, e == 0.f ? 0.f : d);  // 0 * -inf = 0 here
   }
   const float total = sum.fold(), log_sum = log(total);
-  return {max, log_sum, log_sum - weighted.fold() / total};
+  return {max, total, log_sum, log_sum - weighted.fold() / total};
 }
 
 float gumbel(uint64_t seed, int64_t position, int64_t id) {
@@ -67,10 +67,12 @@ void RefBackend::sample(const Sample& a) const noexcept {
     const float* x = a.logits + r * a.ldl;
     const bool greedy = params.temperature == 0.f;
     const float scale = greedy ? 1.f : 1.f / params.temperature;
+    const Softmax s = softmax(x, a.vocab, scale);
     float threshold = -constants::kInf;
     if (!greedy && cuts(params)) {
       for (int64_t i = 0; i < a.vocab; ++i) a.scratch[i] = x[i] * scale;
-      threshold = cut_threshold(a.scratch, a.vocab, params, a.scratch + a.vocab);
+      threshold = cut_threshold(
+          {.z = a.scratch, .n = a.vocab, .max = s.max, .total = s.total, .heap = a.scratch + a.vocab}, params);
     }
     int32_t best = 0;
     float best_score = -constants::kInf;
@@ -81,7 +83,6 @@ void RefBackend::sample(const Sample& a) const noexcept {
         best_score = score;
       }
     }
-    const Softmax s = softmax(x, a.vocab, scale);
     a.tokens[r] = best;
     a.logp[r] = (x[best] * scale - s.max) - s.log_sum;
     if (a.entropy) a.entropy[r] = s.entropy;

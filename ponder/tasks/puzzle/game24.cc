@@ -276,7 +276,8 @@ Game24::Game24(const TaskConfig& config) : config_(config) {
   const int hi = config_.numbers_to;
   if (hi < 4 || hi > kMaxGiven)
     throw_error(Exit::data, "task game24: numbers_to = {}: 4 to {} are possible", hi, kMaxGiven);
-  if (config_.max_tokens < 64) throw_error(Exit::data, "task game24: max_tokens = {}: at least 64", config_.max_tokens);
+  if (config_.max_text_tokens < 64)
+    throw_error(Exit::data, "task game24: max_text_tokens = {}: at least 64", config_.max_text_tokens);
   check_mixture(config_);
   tokenizer_ = std::make_unique<text::WordLevel>(vocabulary(hi), kSpecials);
   PONDER_CHECK(tokenizer_->id("#1") == kFirstGiven + 1 && tokenizer_->id("_2") == kFirstDenominator + 2,
@@ -408,7 +409,7 @@ std::vector<int32_t> Game24::trace(const Problem& p, CounterRng& rng) const {
   const auto count = static_cast<size_t>(firsts.size);
   int64_t budget = draw_budget(config_, rng);
   const bool bounded = budget != INT64_MAX;
-  const auto limit = static_cast<size_t>(config_.max_tokens);
+  const auto limit = static_cast<size_t>(config_.max_text_tokens);
   // What closes a search: a mark, </think>, seven numbers and operators, at most three pairs of brackets less one,
   // <end>.
   constexpr size_t kTail = 2 + 7 + 4 + 1;

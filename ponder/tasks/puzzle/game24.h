@@ -43,7 +43,7 @@ class Game24 final : public Task {
   const TaskConfig& config() const override { return config_; }
   const text::Tokenizer& tokenizer() const override { return *tokenizer_; }
   std::span<const std::string_view> modes() const override;
-  int max_text_tokens() const override { return config_.max_tokens; }
+  int max_text_tokens() const override { return config_.max_text_tokens; }
   int64_t problem_count(Split split) const override;
   Problem problem(Split split, int64_t index) const override;
   ParsedLine parse_line(std::string_view line) const override;

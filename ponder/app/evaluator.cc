@@ -1,0 +1,136 @@
+#include "ponder/app/evaluator.h"
+
+#include <algorithm>
+
+#include "ponder/base/error.h"
+#include "ponder/base/file.h"
+#include "ponder/base/hash.h"
+#include "ponder/base/json.h"
+#include "ponder/rl/rollout.h"
+#include "ponder/tasks/jsonl.h"
+
+namespace ponder::app {
+
+std::unique_ptr<engine::Engine> make_engine(const model::Model& model, const kernels::Backend& backend, const tasks::Task& task,
+                                            int64_t answers, int64_t new_tokens, bool draft) {
+  const int64_t prompt = static_cast<int64_t>(task.prompt(task.problem(tasks::Split::train, 0)).size());
+  engine::EngineConfig config;
+  config.max_sequences = static_cast<int>(std::clamp<int64_t>(answers, 1, 512));
+  config.pages = config.max_sequences * ((prompt + new_tokens + 2 + kernels::kPageSize - 1) / kernels::kPageSize);
+  config.draft = draft;
+  return std::make_unique<engine::Engine>(model, backend, config);
+}
+
+Evaluator::Evaluator(const StageRecipe& recipe, const tasks::Task& task)
+    : recipe_(recipe), task_(task), tag_(fmt::format("eval/{}", task.name())) {
+  const EvalSection& e = recipe.eval;
+  const auto split = e.split == "train" ? tasks::Split::train : tasks::Split::held_out;
+  if (!e.eval_puzzles.empty()) {
+    problems_ = tasks::read_puzzles(e.eval_puzzles, task);
+    if (e.problems > 0 && static_cast<int64_t>(problems_.size()) > e.problems) problems_.resize(static_cast<size_t>(e.problems));
+    pass_problems_ = problems_;
+    if (static_cast<int64_t>(pass_problems_.size()) > e.pass_problems) pass_problems_.resize(static_cast<size_t>(e.pass_problems));
+    return;
+  }
+  const int64_t there = task.problem_count(split);
+  problems_ = tasks::choose_problems(task, split, std::min(e.problems, there), recipe.run.seed);
+  pass_problems_ = tasks::choose_problems(task, split, std::min(e.pass_problems, there), recipe.run.seed);
+}
+
+int64_t Evaluator::most_answers() const {
+  return std::max(static_cast<int64_t>(problems_.size()) * recipe_.eval.samples,
+                  static_cast<int64_t>(pass_problems_.size()) * recipe_.eval.pass_samples);
+}
+
+void Evaluator::write_items(const tasks::EvalResult& result, const char* kind, RunLog& log, const std::string& stamp, int64_t step,
+                            const std::string& stage) const {
+  const text::Tokenizer& tokenizer = task_.tokenizer();
+  for (size_t i = 0; i < result.items.size(); ++i) {
+    const tasks::EvalItem& item = result.items[i];
+    const std::string prompt = tokenizer.decode(task_.prompt(item.problem));
+    std::string json;
+    JsonWriter w(json);
+    w.begin_object().member("step", step).member("stage", stage).member("kind", kind).member("doc_id", i);
+    w.key("doc").begin_object().member("id", item.problem.id).member("text", item.problem.text);
+    w.member("numbers", std::span<const int64_t>(item.problem.numbers)).member("target", item.problem.target);
+    for (const auto& [name, value] : item.problem.columns) w.key(name).raw(value);
+    w.end_object().member("target", item.problem.target).member("arguments", prompt);
+    w.key("resps").begin_array();
+    for (const tasks::Sample& s : item.samples) w.value(tokenizer.decode(s.completion));
+    w.end_array().key("filtered_resps").begin_array();
+    for (const tasks::Sample& s : item.samples) w.value(s.grade.answer);
+    w.end_array().key("right").begin_array();
+    for (const tasks::Sample& s : item.samples) w.value(s.grade.right());
+    w.end_array().key("mode").begin_array();
+    for (const tasks::Sample& s : item.samples) w.value(s.grade.mode);
+    w.end_array().key("tokens").begin_array();
+    for (const tasks::Sample& s : item.samples) w.value(s.completion.size());
+    w.end_array().key("reason").begin_array();
+    for (const tasks::Sample& s : item.samples) w.value(s.grade.reason);
+    w.end_array().member("doc_hash", hash_bytes(item.problem.text)).member("prompt_hash", hash_bytes(prompt));
+    w.member("target_hash", hash_bytes(fmt::format("{}", item.problem.target))).end_object();
+    log.eval_item(task_.name(), stamp, json);
+  }
+}
+
+Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, const RunDir* dir, int64_t step,
+                          const std::string& stage) const {
+  Evaluation out;
+  const int new_tokens = static_cast<int>(recipe_.max_completion_length());
+  const engine::Sampling sampling{.temperature = static_cast<float>(recipe_.temperature())};
+  const std::string stamp = utc_stamp(unix_time());
+  const auto evaluate = [&](const std::vector<tasks::Problem>& problems, int64_t samples, const engine::Sampling& s, const char* kind) {
+    const tasks::EvalResult r =
+        rl::evaluate(engine, task_, problems, static_cast<int>(samples), s, new_tokens, recipe_.run.seed);
+    if (log) write_items(r, kind, *log, stamp, step, stage);
+    return r;
+  };
+
+  const tasks::EvalResult sampled = evaluate(problems_, recipe_.eval.samples, sampling, "sampled");
+  out.metrics = sampled.metrics();
+  out.accuracy = sampled.accuracy;
+  out.standard_error = sampled.standard_error;
+  out.line = fmt::format("accuracy {:.3f} ± {:.3f} at T = {:g}", out.accuracy, out.standard_error, recipe_.temperature());
+  if (recipe_.eval.greedy) {
+    const tasks::EvalResult greedy = evaluate(problems_, 1, {.temperature = 0}, "greedy");
+    for (const auto& [name, value] : greedy.metrics())
+      if (name != "pass@1") out.metrics.emplace_back("greedy/" + name, value);
+    out.line += fmt::format(", greedy {:.3f}", greedy.accuracy);
+  }
+  if (with_pass && !pass_problems_.empty()) {
+    const tasks::EvalResult pass = evaluate(pass_problems_, recipe_.eval.pass_samples, sampling, "pass");
+    for (const auto& [name, value] : pass.metrics()) {
+      if (!name.starts_with("pass@") && !name.starts_with("cons@")) continue;
+      std::erase_if(out.metrics, [&, n = &name](const auto& m) { return m.first == *n; });
+      out.metrics.emplace_back(name, value);
+      if (name == "pass@8") out.line += fmt::format(", pass@8 {:.3f}", value);
+    }
+  }
+  const auto at = [&](const char* name) {
+    const auto it = std::find_if(out.metrics.begin(), out.metrics.end(), [&](const auto& m) { return m.first == name; });
+    return it == out.metrics.end() ? 0.0 : it->second;
+  };
+  out.line += fmt::format(", length {:.1f}, search {:.2f}, rejected leaves {:.1f}", at("completions/mean_length"),
+                          at("mode/search/share"), at("search/rejected_leaves"));
+  if (dir)
+    write_file_atomic(dir->file(fmt::format("eval/results_{}.json", stamp)),
+                      lm_eval_json(std::string(task_.name()), out.metrics, static_cast<int64_t>(problems_.size())));
+  return out;
+}
+
+std::string lm_eval_json(const std::string& task, const tasks::Metrics& metrics, int64_t samples) {
+  std::string json;
+  JsonWriter w(json);
+  w.begin_object().key("results").begin_object().key(task).begin_object().member("alias", task);
+  for (const auto& [name, value] : metrics) w.member(name + ",none", value);
+  w.end_object().end_object();
+  w.key("configs").begin_object().key(task).begin_object().member("task", task).end_object().end_object();
+  w.key("versions").begin_object().member(task, 1).end_object();
+  w.key("n-shot").begin_object().member(task, 0).end_object();
+  w.key("higher_is_better").begin_object().key(task).begin_object().member("accuracy", true).end_object().end_object();
+  w.key("n-samples").begin_object().key(task).begin_object().member("original", samples).member("effective", samples);
+  w.end_object().end_object().end_object();
+  return json + "\n";
+}
+
+}  // namespace ponder::app

@@ -1,0 +1,54 @@
+// Evaluations of a run: the same problems and seeds for every checkpoint, results as metrics, items and lm-eval's files.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ponder/app/recipe.h"
+#include "ponder/base/run_log.h"
+#include "ponder/engine/engine.h"
+#include "ponder/tasks/evaluate.h"
+
+namespace ponder::app {
+
+// An engine whose pages hold `answers` sequences at once, each of a prompt of the task and `new_tokens`.
+std::unique_ptr<engine::Engine> make_engine(const model::Model& model, const kernels::Backend& backend, const tasks::Task& task,
+                                            int64_t answers, int64_t new_tokens, bool draft = false);
+
+struct Evaluation {
+  tasks::Metrics metrics;  // without prefix: accuracy, accuracy_stderr, greedy/accuracy, pass@8, mode/search/share, ...
+  double accuracy = 0, standard_error = 0;
+  std::string line;        // for people
+};
+
+class Evaluator {
+ public:
+  Evaluator(const StageRecipe& recipe, const tasks::Task& task);
+
+  // `with_pass`: also pass@k over pass_problems. With a log, every answer becomes a line of eval/samples_*.jsonl and the
+  // totals a results file; `step` is the run's.
+  Evaluation run(engine::Engine& engine, bool with_pass, RunLog* log = nullptr, const RunDir* dir = nullptr, int64_t step = 0,
+                 const std::string& stage = "") const;
+
+  bool empty() const { return problems_.empty(); }
+  // At most so many answers are wanted at once.
+  int64_t most_answers() const;
+  const std::string& tag() const { return tag_; }  // "eval/countdown"
+
+ private:
+  struct Kind;
+  void write_items(const tasks::EvalResult& result, const char* kind, RunLog& log, const std::string& stamp, int64_t step,
+                   const std::string& stage) const;
+
+  const StageRecipe& recipe_;
+  const tasks::Task& task_;
+  std::string tag_;
+  std::vector<tasks::Problem> problems_, pass_problems_;
+};
+
+// lm-eval's file of results: results.{task}."metric,none" and "metric_stderr,none", configs, versions, n-shot, n-samples.
+std::string lm_eval_json(const std::string& task, const tasks::Metrics& metrics, int64_t samples);
+
+}  // namespace ponder::app

@@ -1,0 +1,110 @@
+#include "ponder/app/machine.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+
+#include "ponder/base/error.h"
+
+namespace ponder::app {
+namespace {
+
+constexpr int kChains = 12;  // more than latency (4) x pipes (2)
+constexpr int64_t kSteps = 200'000;
+
+// Chains of s = s * a + b in registers. The compiler may contract here: nothing but the speed is of interest.
+#if defined(__clang__)
+#define PONDER_MAY_CONTRACT
+#else
+#define PONDER_MAY_CONTRACT , gnu::optimize("fp-contract=fast")
+#endif
+template <class Vector>
+[[gnu::always_inline]] inline float fma_chains() {
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
+  Vector s0{}, s1{}, s2{}, s3{}, s4{}, s5{}, s6{}, s7{}, s8{}, s9{}, s10{}, s11{};
+  const Vector a = s0 + 0.999f, b = s0 + 1e-3f;
+  for (int64_t i = 0; i < kSteps; ++i) {
+    s0 = s0 * a + b, s1 = s1 * a + b, s2 = s2 * a + b, s3 = s3 * a + b, s4 = s4 * a + b, s5 = s5 * a + b;
+    s6 = s6 * a + b, s7 = s7 * a + b, s8 = s8 * a + b, s9 = s9 * a + b, s10 = s10 * a + b, s11 = s11 * a + b;
+    // Keeps twelve equal chains apart, which the compiler would otherwise make one.
+    asm volatile("" : "+v"(s0), "+v"(s1), "+v"(s2), "+v"(s3), "+v"(s4), "+v"(s5));
+    asm volatile("" : "+v"(s6), "+v"(s7), "+v"(s8), "+v"(s9), "+v"(s10), "+v"(s11));
+  }
+  return (s0 + s1 + s2 + s3 + s4 + s5 + s6 + s7 + s8 + s9 + s10 + s11)[0];
+}
+
+#if defined(__x86_64__)
+typedef float Vector16 __attribute__((vector_size(64)));
+typedef float Vector8 __attribute__((vector_size(32)));
+[[gnu::target("avx512f") PONDER_MAY_CONTRACT]] float chains_avx512() { return fma_chains<Vector16>(); }
+[[gnu::target("avx2,fma") PONDER_MAY_CONTRACT]] float chains_avx2() { return fma_chains<Vector8>(); }
+#endif
+
+std::atomic<int> g_signals{0};
+
+void on_signal(int) {
+  if (g_signals.fetch_add(1) > 0) _exit(static_cast<int>(Exit::interrupted));
+}
+
+}  // namespace
+
+Machine::Machine(int threads) : pool(threads), backend(kernels::make_best_backend(pool)) {}
+
+double measure_fma_peak(ThreadPool& pool) {
+#if defined(__x86_64__)
+  const auto isas = kernels::cpu_isas();
+  const bool wide = !isas.empty() && isas[0] == "avx512";
+  if (isas.empty()) return 0;
+  volatile float sink = 0;
+  double best = 0;
+  for (int round = 0; round < 3; ++round) {
+    const int64_t tasks = 4 * pool.size();
+    const double start = seconds_now();
+    pool.run(tasks, [&](int64_t, int) { sink = wide ? chains_avx512() : chains_avx2(); });
+    best = std::max(best, 2.0 * kChains * (wide ? 16 : 8) * static_cast<double>(kSteps * tasks) / (seconds_now() - start));
+  }
+  return best;
+#else
+  return 0;
+#endif
+}
+
+int64_t peak_rss_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+int64_t current_rss_bytes() {
+  long pages = 0;
+  if (std::FILE* f = std::fopen("/proc/self/statm", "r")) {
+    if (std::fscanf(f, "%*s %ld", &pages) != 1) pages = 0;
+    std::fclose(f);
+  }
+  return int64_t{pages} * sysconf(_SC_PAGESIZE);
+}
+
+int64_t memory_bytes() { return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE); }
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void install_stop_signals() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigemptyset(&action.sa_mask);
+  for (int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaction(signal, &action, nullptr);
+}
+
+bool stop_requested() { return g_signals.load() > 0; }
+void clear_stop_request() { g_signals.store(0); }
+
+}  // namespace ponder::app

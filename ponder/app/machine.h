@@ -1,0 +1,33 @@
+// What a command computes with: threads, the backend for this CPU, the stop signals, and what the machine can do.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "ponder/base/threads.h"
+#include "ponder/kernels/backend.h"
+
+namespace ponder::app {
+
+struct Machine {
+  explicit Machine(int threads);  // <= 0: all cores that the process may use
+  ThreadPool pool;
+  std::unique_ptr<kernels::Backend> backend;
+};
+
+// FLOP/s of nothing but fused multiply-adds on all threads: what "share of peak" is measured against. Takes about 50 ms.
+double measure_fma_peak(ThreadPool& pool);
+
+int64_t peak_rss_bytes();     // the most this process ever had in memory
+int64_t current_rss_bytes();  // 0 where the system does not say
+int64_t memory_bytes();       // of the machine
+double seconds_now();         // of a clock that only goes forward
+
+// First SIGINT, SIGTERM or SIGUSR1: `stop_requested` is true, and the work in hand is finished in good order. A second
+// one ends the process with 130 at once.
+void install_stop_signals();
+bool stop_requested();
+void clear_stop_request();  // chat: Ctrl+C ends the answer only
+
+}  // namespace ponder::app

@@ -1,0 +1,334 @@
+#include "ponder/rl/step.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "ponder/base/file.h"
+#include "ponder/base/rng.h"
+
+namespace ponder::rl {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point t) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count();
+}
+
+struct MeanStd {
+  double mean = 0, std = 0;
+};
+MeanStd mean_std(std::span<const double> x) {
+  MeanStd m;
+  double n = 0;
+  for (double v : x)
+    if (!std::isnan(v)) m.mean += v, ++n;
+  if (n > 0) m.mean /= n;
+  for (double v : x)
+    if (!std::isnan(v)) m.std += (v - m.mean) * (v - m.mean);
+  m.std = n > 1 ? std::sqrt(m.std / (n - 1)) : 0;
+  return m;
+}
+
+// ref <- alpha theta + (1 - alpha) ref                                         TRL; alpha = 1 replaces (R1)
+void refresh_reference(model::Model& reference, const model::Model& policy, double alpha) {
+  auto from = policy.params().list().begin();
+  for (ops::Param& p : reference.params().list()) {
+    const float* theta = from->value.f32();
+    float* ref = p.value.f32();
+    if (alpha == 1) std::memcpy(ref, theta, static_cast<size_t>(p.value.size()) * sizeof(float));
+    else
+      for (int64_t i = 0; i < p.value.size(); ++i) ref[i] = static_cast<float>(alpha * theta[i] + (1 - alpha) * ref[i]);
+    ++from;
+  }
+  reference.params().bump_version();
+}
+
+}  // namespace
+
+Grpo::Grpo(train::Trainer& trainer, engine::Engine& engine, const tasks::Task& task, const GrpoSetup& setup, const kernels::Backend& backend)
+    : trainer_(trainer), engine_(engine), task_(task), setup_(setup) {
+  setup_.grpo.finish();
+  if (setup_.rewards.empty()) setup_.rewards.emplace_back();
+  const size_t weights = setup_.grpo.reward_weights.size();
+  if (weights != 0 && weights != setup_.rewards.size())
+    throw_error(Exit::data, "reward_weights has {} entries, but there are {} rewards", weights, setup_.rewards.size());
+  if (setup_.grpo.beta > 0) {
+    model::Model& policy = trainer.model();
+    reference_ = std::make_unique<model::Model>(policy.config(), model::ModelOptions{.mtp = policy.mtp_modules() > 0, .mla_form = policy.mla_form()});
+    refresh_reference(*reference_, policy, 1);
+    reference_pass_ = std::make_unique<train::Pass>(*reference_, backend);
+  }
+  if (setup_.fixed_problems > 0) fixed_ = tasks::choose_problems(task, tasks::Split::train, setup_.fixed_problems, setup_.seed);
+}
+
+Grpo::~Grpo() = default;
+
+int64_t Grpo::steps_per_rollout() const { return setup_.grpo.steps_per_generation * setup_.grpo.num_iterations; }
+bool Grpo::rollout_boundary(int64_t step) const { return step % steps_per_rollout() == 0; }
+
+// [answers x functions]; `first_index` counts answers over the whole run.
+std::vector<double> Grpo::grade(const Group& group, uint64_t first_index) const {
+  std::vector<std::string> texts;
+  std::vector<RewardInput> inputs;
+  for (const RolloutAnswer& a : group.answers) texts.push_back(task_.tokenizer().decode(a.completion()));
+  for (size_t j = 0; j < group.answers.size(); ++j) {
+    const RolloutAnswer& a = group.answers[j];
+    inputs.push_back({.verdict = a.grade.verdict, .problem = group.problem, .text = texts[j], .tokens = a.completion(), .index = first_index + j});
+  }
+  std::vector<double> rewards(group.answers.size() * setup_.rewards.size());
+  for (size_t f = 0; f < setup_.rewards.size(); ++f) {
+    const auto values = reward_values(setup_.rewards[f], inputs, {.max_completion_length = setup_.grpo.max_completion_length, .seed = setup_.seed});
+    for (size_t j = 0; j < values.size(); ++j) rewards[j * setup_.rewards.size() + f] = values[j];
+  }
+  return rewards;
+}
+
+// Draws problems and samples answers until there are enough groups; with dynamic sampling (Yu et al. 2025, DAPO) groups whose
+// answers all have one reward are replaced by fresh ones, at most max_num_gen_batches times.
+void Grpo::sample(int64_t step, GrpoReport& report) {
+  const GrpoConfig& c = setup_.grpo;
+  const auto generation = static_cast<uint64_t>(step / steps_per_rollout());
+  const size_t wanted = static_cast<size_t>(c.num_prompts_per_step * c.steps_per_generation);
+  const SampleSettings settings{static_cast<int>(c.num_generations), static_cast<int>(c.max_completion_length),
+                                {static_cast<float>(c.temperature), static_cast<float>(c.top_p), static_cast<float>(c.min_p.value_or(0)),
+                                 static_cast<int32_t>(c.top_k)}};
+  rollout_ = {};
+  rollout_.version = trainer_.model().params().version();
+  tasks::Summary summary(task_.modes());
+  std::vector<double> sampled_rewards;
+  double groups = 0, informative = 0, entropy = 0;
+  int64_t batches = 0, dropped_prompts = 0;
+  const size_t functions = setup_.rewards.size();
+  const int64_t limit = c.dynamic_sampling ? c.max_num_gen_batches : 1;
+  for (; batches < limit && rollout_.groups.size() < wanted; ++batches) {
+    const auto begun = std::chrono::steady_clock::now();
+    CounterRng rng(setup_.seed, Stream::problems, generation << 16 | static_cast<uint64_t>(batches));
+    std::vector<const tasks::Problem*> problems;
+    for (size_t i = 0; i < wanted; ++i) {
+      const tasks::Problem& p = fixed_.empty() ? tasks::draw_problem(task_, tasks::Split::train, rng) : fixed_[rng.below(fixed_.size())];
+      if (static_cast<int64_t>(task_.prompt(p).size()) > c.max_prompt_length) ++dropped_prompts;
+      else problems.push_back(&p);
+    }
+    Rollout part = sample_rollout(engine_, task_, problems, settings, stream_key(setup_.seed, Stream::sampling),
+                                  (generation << 16 | static_cast<uint64_t>(batches)) << 16);
+    report.rollout_s += seconds_since(begun);
+    const auto graded = std::chrono::steady_clock::now();
+    rollout_.tokens += part.tokens;
+    rollout_.flops += part.flops;
+    for (Group& g : part.groups) {
+      for (const RolloutAnswer& a : g.answers) {
+        summary.add(a.grade, static_cast<int64_t>(a.logp.size()));
+        for (float e : a.entropy) entropy += e;
+      }
+      const std::vector<double> rewards = grade(g, (generation << 20 | static_cast<uint64_t>(groups)) << 12);
+      double low = 0, high = 0;
+      bool first = true;
+      for (size_t j = 0; j < g.answers.size(); ++j) {
+        double sum = 0;
+        for (size_t f = 0; f < functions; ++f) {
+          const double r = rewards[j * functions + f];
+          if (!std::isnan(r)) sum += r * (c.reward_weights.empty() ? 1 : c.reward_weights[f]);
+        }
+        low = first ? sum : std::min(low, sum), high = first ? sum : std::max(high, sum), first = false;
+        sampled_rewards.push_back(sum);
+      }
+      ++groups;
+      informative += low < high;
+      if (c.dynamic_sampling && low == high) continue;
+      if (rollout_.groups.size() == wanted) continue;
+      rewards_.insert(rewards_.end(), rewards.begin(), rewards.end());
+      rollout_.groups.push_back(std::move(g));
+    }
+    report.reward_s += seconds_since(graded);
+  }
+
+  answers_.clear(), offsets_.assign(1, 0), old_logp_.clear();
+  std::vector<uint8_t> truncated;
+  for (const Group& g : rollout_.groups) {
+    PONDER_CHECK(static_cast<int64_t>(g.answers.size()) == c.num_generations, "a group of {} answers", g.answers.size());
+    for (const RolloutAnswer& a : g.answers) {
+      answers_.push_back(&a);
+      truncated.push_back(a.truncated);
+      old_logp_.insert(old_logp_.end(), a.logp.begin(), a.logp.end());
+      offsets_.push_back(static_cast<int64_t>(old_logp_.size()));
+    }
+  }
+  ref_logp_.clear();
+  if (reference_) {
+    std::vector<train::Example> examples;
+    for (const RolloutAnswer* a : answers_) examples.push_back({a->ids, a->prompt_length});
+    for (const auto part : train::micro_batches(examples, trainer_.config().micro_batch_tokens)) {
+      const auto logp = reference_pass_->forward(part, {.temperature = static_cast<float>(c.temperature), .gradients = false}).logp;
+      ref_logp_.insert(ref_logp_.end(), logp.begin(), logp.end());
+    }
+  }
+  const AnswerBatch<float> batch{.offsets = offsets_, .logp = old_logp_, .old_logp = old_logp_, .ref_logp = ref_logp_, .truncated = truncated};
+  const Advantages a = advantages(rewards_, batch, c.advantage_options());
+  advantages_ = a.advantage;
+
+  const MeanStd reward = mean_std(sampled_rewards);
+  rollout_metrics_ = {{"reward", reward.mean}, {"reward_std", reward.std}, {"frac_reward_zero_std", groups > 0 ? 1 - informative / groups : 0},
+                      {"rollout/share_informative_groups", groups > 0 ? informative / groups : 0},
+                      {"rollout/batches", static_cast<double>(batches)}, {"rollout/dropped_prompts", static_cast<double>(dropped_prompts)},
+                      {"entropy", entropy / static_cast<double>(std::max<int64_t>(1, rollout_.tokens))},
+                      {"num_tokens", static_cast<double>(rollout_.tokens)}};
+  for (auto& m : summary.metrics()) rollout_metrics_.push_back(std::move(m));
+  report.flops += rollout_.flops;
+}
+
+// The answers of optimizer step `step` within the rollout: a seeded shuffle of answers or of whole groups cut into
+// steps_per_generation parts.
+std::vector<int32_t> Grpo::minibatch(int64_t step) const {
+  const GrpoConfig& c = setup_.grpo;
+  std::vector<int32_t> all(answers_.size());
+  std::iota(all.begin(), all.end(), 0);
+  if (c.steps_per_generation == 1) return all;
+  CounterRng rng(setup_.seed, Stream::minibatch, static_cast<uint64_t>(step / steps_per_rollout()));
+  if (c.minibatch_split == "groups") {
+    std::vector<int32_t> groups(all.size() / static_cast<size_t>(c.num_generations));
+    std::iota(groups.begin(), groups.end(), 0);
+    rng.shuffle(groups);
+    for (size_t i = 0; i < all.size(); ++i)
+      all[i] = groups[i / static_cast<size_t>(c.num_generations)] * static_cast<int32_t>(c.num_generations) +
+               static_cast<int32_t>(i % static_cast<size_t>(c.num_generations));
+  } else {
+    rng.shuffle(all);
+  }
+  const size_t part = static_cast<size_t>(step % c.steps_per_generation), parts = static_cast<size_t>(c.steps_per_generation);
+  return {all.begin() + static_cast<int64_t>(all.size() * part / parts), all.begin() + static_cast<int64_t>(all.size() * (part + 1) / parts)};
+}
+
+// Promise of the house: until the first update after a rollout both are the same floats.
+void Grpo::check_equal(const RolloutAnswer& a, std::span<const float> recomputed) const {
+  if (std::memcmp(a.logp.data(), recomputed.data(), recomputed.size() * sizeof(float)) == 0) return;
+  size_t t = 0;
+  while (std::memcmp(&a.logp[t], &recomputed[t], sizeof(float)) == 0) ++t;
+  std::string lines;
+  for (size_t i = 0; i < recomputed.size(); ++i)
+    lines += fmt::format("{} {} {:.9g} {:.9g}\n", i, a.completion()[i], a.logp[i], recomputed[i]);
+  const std::string path = setup_.mismatch_path.empty() ? "rollout-mismatch.txt" : setup_.mismatch_path;
+  write_file_atomic(path, "position token rollout trainer\n" + lines);
+  throw_error(Exit::failure,
+              "rollout and trainer disagree at token {} of an answer: {:.9g} recorded, {:.9g} recomputed with the same weights (all tokens in {}). "
+              "Training on would be wrong; this is a bug in ponder, please report it with that file",
+              t, a.logp[t], recomputed[t], path);
+}
+
+void Grpo::learn(int64_t step, GrpoReport& report) {
+  const GrpoConfig& c = setup_.grpo;
+  const auto begun = std::chrono::steady_clock::now();
+  const std::vector<int32_t> chosen = minibatch(step);
+  const bool on_policy = trainer_.model().params().version() == rollout_.version;
+  const LossOptions options = c.loss_options();
+  const bool entropy = options.entropy_coef != 0 || c.top_entropy_quantile < 1;
+  const train::PassOptions pass_options{.temperature = static_cast<float>(c.temperature), .entropy = entropy};
+  const bool per_token = advantages_.size() != answers_.size();
+
+  std::vector<train::Example> examples;
+  for (int32_t i : chosen) examples.push_back({answers_[static_cast<size_t>(i)]->ids, answers_[static_cast<size_t>(i)]->prompt_length});
+  const auto parts = train::micro_batches(examples, trainer_.config().micro_batch_tokens);
+
+  // What the loss needs to know of each micro-batch, ragged.
+  struct Arrays {
+    std::vector<int64_t> offsets = {0};
+    std::vector<float> old_logp, ref_logp, entropy;
+    std::vector<uint8_t> truncated;
+    std::vector<double> advantage;
+    AnswerBatch<float> batch(std::span<const float> logp) const {
+      return {.offsets = offsets, .logp = logp, .old_logp = old_logp, .ref_logp = ref_logp, .sampling_logp = old_logp, .entropy = entropy,
+              .truncated = truncated, .advantage = advantage};
+    }
+  };
+  std::vector<Arrays> arrays(parts.size());
+  std::vector<double> entropies;
+  size_t next = 0;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    Arrays& x = arrays[p];
+    for (size_t j = 0; j < parts[p].size(); ++j) {
+      const size_t i = static_cast<size_t>(chosen[next++]);
+      const RolloutAnswer& a = *answers_[i];
+      const size_t begin = static_cast<size_t>(offsets_[i]), n = a.logp.size();
+      x.old_logp.insert(x.old_logp.end(), a.logp.begin(), a.logp.end());
+      if (!ref_logp_.empty()) x.ref_logp.insert(x.ref_logp.end(), ref_logp_.begin() + static_cast<int64_t>(begin), ref_logp_.begin() + static_cast<int64_t>(begin + n));
+      if (entropy && on_policy) x.entropy.insert(x.entropy.end(), a.entropy.begin(), a.entropy.end());
+      if (per_token) x.advantage.insert(x.advantage.end(), advantages_.begin() + static_cast<int64_t>(begin), advantages_.begin() + static_cast<int64_t>(begin + n));
+      else x.advantage.push_back(advantages_[i]);
+      x.truncated.push_back(a.truncated);
+      x.offsets.push_back(static_cast<int64_t>(x.old_logp.size()));
+    }
+    if (entropy && !on_policy) {  // the weights have moved: entropies of now, for the step's threshold
+      train::PassOptions look = pass_options;
+      look.gradients = false;
+      const auto now = trainer_.pass().forward(parts[p], look).entropy;
+      x.entropy.assign(now.begin(), now.end());
+    }
+    entropies.insert(entropies.end(), x.entropy.begin(), x.entropy.end());
+  }
+  StepTotals totals;
+  if (c.top_entropy_quantile < 1) totals.entropy_threshold = entropy_threshold(entropies, c.top_entropy_quantile);
+  for (const Arrays& x : arrays) totals.add(x.batch(x.old_logp), options);
+
+  trainer_.begin();
+  LossMetrics metrics;
+  double loss = 0, difference = 0;
+  std::vector<float> dlogp, dentropy;
+  next = 0;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    const train::Pass::Result out = trainer_.pass().forward(parts[p], pass_options);
+    report.flops += 3 * out.flops;
+    for (size_t j = 0; j < parts[p].size(); ++j, ++next) {
+      const RolloutAnswer& a = *answers_[static_cast<size_t>(chosen[next])];
+      const auto recomputed = out.logp.subspan(static_cast<size_t>(arrays[p].offsets[j]), a.logp.size());
+      if (on_policy) check_equal(a, recomputed);
+      for (size_t t = 0; t < recomputed.size() && on_policy; ++t) difference = std::max(difference, std::abs(double{a.logp[t]} - recomputed[t]));
+    }
+    dlogp.assign(out.logp.size(), 0.f);
+    dentropy.assign(options.entropy_coef != 0 ? out.logp.size() : 0, 0.f);
+    loss += policy_loss<float>(arrays[p].batch(out.logp), options, totals, dlogp, dentropy, metrics);
+    trainer_.pass().backward(dlogp, dentropy);
+  }
+  const train::UpdateReport update = trainer_.update(step);
+  report.skipped = update.skipped;
+  report.offender = update.offender;
+  report.train_s = seconds_since(begun);
+
+  Metrics& m = report.metrics;
+  m = rollout_metrics_;
+  m.insert(m.end(), {{"loss", loss}, {"grad_norm", update.grad_norm}, {"learning_rate", update.learning_rate}});
+  for (auto& named : metrics.named(options)) m.push_back(std::move(named));
+  if (on_policy) m.push_back({"sampling/sampling_logp_difference/max", difference});
+  m.push_back({"staleness", static_cast<double>(step % steps_per_rollout())});
+  if (trainer_.model().config().n_routed_experts > 0) {
+    double violation = 0, dead = 0;
+    trainer_.expert_load(&violation, &dead);
+    m.insert(m.end(), {{"moe/max_violation", violation}, {"moe/dead_experts", dead}});
+  }
+}
+
+GrpoReport Grpo::step(int64_t step) {
+  GrpoReport report;
+  if (rollout_boundary(step)) {
+    rewards_.clear();
+    sample(step, report);
+  }
+  PONDER_CHECK(!offsets_.empty(), "step {} is inside a rollout that was not sampled", step);
+  if (answers_.empty()) {  // every group agreed: nothing to learn from in this rollout
+    report.metrics = rollout_metrics_;
+    report.metrics.insert(report.metrics.end(), {{"loss", 0}, {"grad_norm", 0}});
+  } else {
+    learn(step, report);
+  }
+  const GrpoConfig& c = setup_.grpo;
+  if (reference_ && c.sync_ref_model && (step + 1) % c.ref_model_sync_steps == 0)
+    refresh_reference(*reference_, trainer_.model(), c.ref_model_mixup_alpha);
+  report.metrics.insert(report.metrics.end(), {{"time/rollout", report.rollout_s}, {"time/reward", report.reward_s}, {"time/train", report.train_s},
+                                               {"step_time", report.rollout_s + report.reward_s + report.train_s}});
+  report.rollout = &rollout_;
+  report.reward = rewards_;
+  report.advantage = advantages_;
+  return report;
+}
+
+}  // namespace ponder::rl
