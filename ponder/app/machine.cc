@@ -82,6 +82,13 @@ int64_t peak_rss_bytes() {
   return int64_t{usage.ru_maxrss} * 1024;
 }
 
+void reset_peak_rss() {
+  if (std::FILE* f = std::fopen("/proc/self/clear_refs", "w")) {  // 5: the high-water mark (proc(5))
+    std::fputs("5", f);
+    std::fclose(f);
+  }
+}
+
 int64_t current_rss_bytes() {
   long pages = 0;
   if (std::FILE* f = std::fopen("/proc/self/statm", "r")) {

@@ -12,10 +12,16 @@
 #include "ponder/base/hash.h"
 #include "ponder/base/utf8.h"
 
+// NOTE: toml++ 3.3 asserts, and in release builds tells the optimizer to assume, that a table header starts with a key,
+// and then handles the header that does not ("[\x01"). Both are turned off: its own handling is right.
+#pragma push_macro("NDEBUG")
+#undef NDEBUG
+#define TOML_ASSERT(condition) static_assert(true)
 #define TOML_EXCEPTIONS 0
 #define TOML_ENABLE_FORMATTERS 0
 #define TOML_MAX_NESTED_VALUES 32
 #include <toml++/toml.h>
+#pragma pop_macro("NDEBUG")
 
 extern char** environ;
 

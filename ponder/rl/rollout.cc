@@ -18,13 +18,13 @@ std::vector<int32_t> stop_tokens(const tasks::Task& task) {
 
 }  // namespace
 
-Rollout sample_rollout(engine::Engine& engine, const tasks::Task& task, std::span<const tasks::Problem* const> problems,
+Rollout sample_rollout(engine::Engine& engine, const tasks::Task& task, std::span<const tasks::Problem> problems,
                        const SampleSettings& settings, uint64_t key, uint64_t first_index) {
   Rollout rollout;
   std::vector<engine::Request> requests(problems.size());
   for (size_t i = 0; i < problems.size(); ++i) {
     engine::Request& r = requests[i];
-    r.prompt = task.prompt(*problems[i]);
+    r.prompt = task.prompt(problems[i]);
     r.seeds.resize(static_cast<size_t>(settings.num_generations));
     for (size_t j = 0; j < r.seeds.size(); ++j) r.seeds[j] = answer_seed(key, first_index + i, j);
     r.sampling = settings.sampling;
@@ -50,7 +50,7 @@ Rollout sample_rollout(engine::Engine& engine, const tasks::Task& task, std::spa
       r.logp = std::move(a.logp);
       r.entropy = std::move(a.entropy);
       r.truncated = a.finish == engine::Finish::length;
-      r.grade = task.grade(*problems[i], r.completion());
+      r.grade = task.grade(problems[i], r.completion());
       rollout.tokens += static_cast<int64_t>(a.tokens.size());
     }
   }

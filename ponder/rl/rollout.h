@@ -24,7 +24,7 @@ struct RolloutAnswer {
 };
 
 struct Group {
-  const tasks::Problem* problem = nullptr;
+  tasks::Problem problem;
   std::vector<RolloutAnswer> answers;  // num_generations of them
 };
 
@@ -42,7 +42,7 @@ struct SampleSettings {
 };
 
 // G graded answers to each problem. The seed of answer j to problem i is f(key, first_index + i, j).
-Rollout sample_rollout(engine::Engine& engine, const tasks::Task& task, std::span<const tasks::Problem* const> problems,
+Rollout sample_rollout(engine::Engine& engine, const tasks::Task& task, std::span<const tasks::Problem> problems,
                        const SampleSettings& settings, uint64_t key, uint64_t first_index);
 
 // `samples` answers to each of `problems`, seeds a function of (seed, index): the same for every checkpoint of a run.

@@ -75,7 +75,7 @@ std::vector<double> Grpo::grade(const Group& group, uint64_t first_index) const 
   for (const RolloutAnswer& a : group.answers) texts.push_back(task_.tokenizer().decode(a.completion()));
   for (size_t j = 0; j < group.answers.size(); ++j) {
     const RolloutAnswer& a = group.answers[j];
-    inputs.push_back({.verdict = a.grade.verdict, .problem = group.problem, .text = texts[j], .tokens = a.completion(), .index = first_index + j});
+    inputs.push_back({.verdict = a.grade.verdict, .problem = &group.problem, .text = texts[j], .tokens = a.completion(), .index = first_index + j});
   }
   std::vector<double> rewards(group.answers.size() * setup_.rewards.size());
   for (size_t f = 0; f < setup_.rewards.size(); ++f) {
@@ -105,11 +105,11 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
   for (; batches < limit && rollout_.groups.size() < wanted; ++batches) {
     const auto begun = std::chrono::steady_clock::now();
     CounterRng rng(setup_.seed, Stream::problems, generation << 16 | static_cast<uint64_t>(batches));
-    std::vector<const tasks::Problem*> problems;
+    std::vector<tasks::Problem> problems;
     for (size_t i = 0; i < wanted; ++i) {
-      const tasks::Problem& p = fixed_.empty() ? tasks::draw_problem(task_, tasks::Split::train, rng) : fixed_[rng.below(fixed_.size())];
+      tasks::Problem p = fixed_.empty() ? tasks::draw_problem(task_, tasks::Split::train, rng) : fixed_[rng.below(fixed_.size())];
       if (static_cast<int64_t>(task_.prompt(p).size()) > c.max_prompt_length) ++dropped_prompts;
-      else problems.push_back(&p);
+      else problems.push_back(std::move(p));
     }
     Rollout part = sample_rollout(engine_, task_, problems, settings, stream_key(setup_.seed, Stream::sampling),
                                   (generation << 16 | static_cast<uint64_t>(batches)) << 16);

@@ -16,7 +16,7 @@ constexpr int64_t kTaskColumns = 256;  // with kDepth: a chunk of B of 256 KB, a
 // large power of two.
 constexpr int64_t kInPlaceRows = 256;
 // Fused multiply-adds: a product below kInline is not worth waking anyone, a task below kSmallest not worth claiming.
-constexpr int64_t kInline = 128 << 10, kSmallest = 64 << 10;
+constexpr int64_t kInline = 384 << 10, kSmallest = 128 << 10;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -1,0 +1,70 @@
+// Evaluation, as a stage of a recipe and of any model: `ponder eval MODEL`.
+#include "ponder/app/commands.h"
+#include "ponder/app/evaluator.h"
+#include "ponder/app/model_source.h"
+#include "ponder/app/options.h"
+#include "ponder/app/stage.h"
+#include "ponder/base/error.h"
+#include "ponder/base/log.h"
+
+namespace ponder::app {
+
+bool eval_stage(Run& run) {
+  StageRecipe& recipe = run.recipe();
+  if (!run.model && !run.checkpoint && recipe.model.path.empty())
+    throw_error(Exit::data, "stage {}: nothing to evaluate; set [model] path", recipe.name);
+  prepare_task(run);
+  prepare_model(run, run.task->tokenizer().vocab_size());
+  run.next_offset = run.offset + 1;
+  run.checkpoint.reset();
+  const Evaluator evaluator(recipe, *run.task);
+  const auto engine = make_engine(*run.model, *run.machine.backend, *run.task, evaluator.most_answers(), recipe.max_completion_length());
+  run.log->event("stage", run.offset, {{"name", recipe.name}, {"type", "eval"}, {"index", fmt::format("{}", run.stage)}, {"steps", "0"}});
+  const Evaluation e = evaluator.run(*engine, true, run.log.get(), &run.dir, run.offset, recipe.name);
+  std::vector<Metric> row;
+  for (const auto& [name, value] : e.metrics) row.emplace_back(evaluator.tag() + "/" + name, value);
+  put(row, "stage", static_cast<double>(run.stage));
+  put(row, "stage_step", 0);
+  run.log->metrics(run.offset, row, 0);
+  log_info("{}: {}", recipe.name, e.line);
+  return !stop_requested();
+}
+
+int eval_command(const Arguments& args) {
+  const std::string& what = args.positional[0];
+  if (what.ends_with(".toml")) return run_recipe(args, "eval");
+
+  Recipe overrides;
+  overrides.read_environment();
+  for (const std::string& set : args.all("set")) overrides.set(set);
+  StageRecipe recipe("eval");
+  overrides.bind(recipe);
+  recipe.eval.problems = args.integer("problems", recipe.eval.problems, 1, 1 << 20);
+  recipe.eval.samples = args.integer("samples", recipe.eval.samples, 1, 1024);
+  recipe.eval.temperature = args.number("temperature", recipe.eval.temperature, 0, 100);
+  recipe.eval.eval_puzzles = args.text("puzzles", recipe.eval.eval_puzzles);
+  recipe.eval.split = args.text("split", recipe.eval.split);
+  if (recipe.eval.split != "held_out" && recipe.eval.split != "train")
+    throw_error(Exit::usage, "--split {}: held_out and train exist", recipe.eval.split);
+  recipe.run.seed = static_cast<uint64_t>(args.integer("seed", static_cast<int64_t>(recipe.run.seed), 0, INT64_MAX));
+  recipe.finish();
+
+  Machine machine(args.has("threads") ? args.threads() : recipe.run.threads);
+  const LoadedModel loaded = load_any_model(what);
+  if (!loaded.task)
+    throw_error(Exit::data, "{}: it has no task.toml, so there is nothing to ask it; eval reads miniatures only in this version", loaded.folder);
+  if (recipe.eval.max_completion_length == EvalSection().max_completion_length)  // the longest text of the task, unless said otherwise
+    recipe.eval.max_completion_length = std::max<int64_t>(recipe.eval.max_completion_length, loaded.task->max_text_tokens() - 5);
+  const Evaluator evaluator(recipe, *loaded.task);
+  const auto engine = make_engine(*loaded.model, *machine.backend, *loaded.task, evaluator.most_answers(), recipe.max_completion_length());
+  const Evaluation e = evaluator.run(*engine, true);
+  if (args.json()) {
+    fmt::print("{}", lm_eval_json(std::string(loaded.task->name()), e.metrics, recipe.eval.problems));
+  } else {
+    for (const auto& [name, value] : e.metrics) fmt::print("{:<36} {:.4f}\n", name, value);
+    log_info("{}", e.line);
+  }
+  return 0;
+}
+
+}  // namespace ponder::app

@@ -1,0 +1,110 @@
+#include "ponder/app/model_source.h"
+
+#include <algorithm>
+
+#include "ponder/app/stage.h"
+#include "ponder/base/error.h"
+#include "ponder/base/file.h"
+#include "ponder/base/log.h"
+#include "ponder/model/weights.h"
+#include "ponder/train/checkpoint.h"
+
+namespace ponder::app {
+namespace {
+
+bool has(const std::string& folder, const char* name) { return path_exists(join_path(folder, name)); }
+
+// A pointer may only name something below the folder it stands for: the folder may come from somebody else.
+std::string follow(const std::string& pointer, const std::string& base) {
+  const std::string target = read_pointer(pointer).value_or("");
+  if (target.empty() || target[0] == '/' || target.find("..") != target.npos)
+    throw_error(Exit::data, "{}: \"{}\" leads out of {}", pointer, target, base);
+  return join_path(base, target);
+}
+
+std::string checked(const std::string& folder) {
+  if (!has(folder, "config.json")) throw_error(Exit::data, "{}: no model here, config.json is missing", folder);
+  if (has(folder, "manifest.json")) train::verify_checkpoint(folder);
+  return folder;
+}
+
+}  // namespace
+
+std::string resolve_run(const std::string& name, const std::string& runs_root) {
+  if (has(name, "run.json")) return name;
+  std::string found;
+  if (!name.empty() && name.find('/') == name.npos && is_folder(runs_root)) {
+    double newest = -1;
+    for (const RunDir& run : RunDir::list(runs_root)) {
+      if (run.id() == name) return run.path();
+      if (run.id().starts_with(name) && run.info().created > newest) newest = run.info().created, found = run.path();
+    }
+  }
+  if (found.empty()) throw_error(Exit::data, "{}: no such run; `ponder runs list` shows the runs under {}", name, runs_root);
+  return found;
+}
+
+std::string resolve_model(const std::string& name) {
+  std::string path = name;
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  if (path.ends_with(".gguf"))
+    throw_error(Exit::data, "{}: GGUF files are not read yet; give a folder with config.json and safetensors", path);
+  if (!path_exists(path)) {
+    try {
+      path = resolve_run(path);
+    } catch (const Error&) {
+      throw_error(Exit::data, "{}: no such model: it is neither a path nor a run under ./runs (`ponder runs list`)", name);
+    }
+  }
+  if (!is_folder(path)) {
+    // RUN/stages/NAME is one line that names a folder of the run.
+    const std::string folder = parent_folder(path);
+    if (base_name(folder) == "stages") return checked(follow(path, parent_folder(folder)));
+    throw_error(Exit::data, "{} is a file; a model is a folder with config.json and safetensors, or a run", path);
+  }
+  if (has(path, "config.json")) return checked(path);
+  // RUN/checkpoints stands for its run.
+  if (base_name(path) == "checkpoints" && !has(path, "LATEST")) path = parent_folder(path);
+  const bool latest = has(path, "LATEST");
+  if (has(path, "BEST")) {
+    try {
+      return checked(follow(join_path(path, "BEST"), path));
+    } catch (const Error& e) {
+      if (!latest) throw;
+      log_warn("{} Taking LATEST instead.", e.what());
+    }
+  }
+  if (latest) return checked(follow(join_path(path, "LATEST"), path));
+  throw_error(Exit::data, "{}: no model here: it has neither config.json nor BEST nor LATEST{}", path,
+              has(path, "run.json") ? "; this run has not written a checkpoint yet" : "");
+}
+
+LoadedModel load_any_model(const std::string& name, const model::ModelOptions& options) {
+  LoadedModel out;
+  out.folder = resolve_model(name);
+  out.model = model::load_model(out.folder, options);
+  if (has(out.folder, "task.toml")) {
+    out.task = tasks::load_task(out.folder);
+    out.tokenizer = &out.task->tokenizer();
+  } else if (has(out.folder, "tokenizer.json")) {
+    try {
+      out.own_tokenizer = text::load_tokenizer(join_path(out.folder, "tokenizer.json"));
+      out.tokenizer = out.own_tokenizer.get();
+    } catch (const Error& e) {
+      log_warn("{} Only ids can be used.", e.what());
+    }
+  }
+  if (out.tokenizer && out.tokenizer->vocab_size() > out.model->config().vocab_size)
+    throw_error(Exit::data, "{}: tokenizer.json has {} tokens, the model only {}", out.folder, out.tokenizer->vocab_size(),
+                out.model->config().vocab_size);
+  return out;
+}
+
+void write_companions(const Run& run, const std::string& folder) {
+  if (run.task)
+    tasks::save_task(*run.task, folder);
+  else
+    text::ByteLevel().save(join_path(folder, "tokenizer.json"));
+}
+
+}  // namespace ponder::app
