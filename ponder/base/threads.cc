@@ -35,54 +35,63 @@ ThreadPool::~ThreadPool() {
   {
     std::lock_guard lock(mutex_);
     stop_ = true;
-    epoch_.fetch_add(1);
+    state_.fetch_add(uint64_t{1} << 32);
   }
   wake_.notify_all();
   for (std::thread& t : workers_) t.join();
 }
 
+void ThreadPool::take_tasks(int thread) {
+  for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) call_(ctx_, i, thread);
+}
+
 void ThreadPool::run_erased(int64_t tasks, Call call, void* ctx) {
-  if (tasks <= 0) return;
   if (workers_.empty() || tasks == 1) {
     for (int64_t i = 0; i < tasks; ++i) call(ctx, i, 0);
     return;
   }
+  if (tasks <= 0) return;
   call_ = call;
   ctx_ = ctx;
   tasks_ = tasks;
   next_.store(0, std::memory_order_relaxed);
-  running_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  epoch_.fetch_add(1);  // seq_cst: pairs with the check of epoch_ after sleeping_ is raised
+  // seq_cst: pairs with a worker that raises sleeping_ and then looks at state_ once more
+  const uint64_t epoch = (state_.load(std::memory_order_relaxed) >> 32) + 1;
+  state_.store(epoch << 32 | kOpen);
   if (sleeping_.load() > 0) {
-    std::lock_guard lock(mutex_);
+    { std::lock_guard lock(mutex_); }
     wake_.notify_all();
   }
-  for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks;) call(ctx, i, 0);
-  // Every worker has to leave the job before ctx may die and before the next job is written.
-  for (int spins = 0; running_.load(std::memory_order_acquire) != 0;)
-    if (++spins > kSpins)
-      std::this_thread::yield();
-    else
-      relax();
+  take_tasks(0);
+  state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+  for (int spins = 0; (state_.load(std::memory_order_acquire) & kInside) != 0;)
+    if (++spins > kSpins) std::this_thread::yield();
+    else relax();
 }
 
 void ThreadPool::work(int thread) {
-  uint32_t seen = 0;
+  uint64_t seen = 0;  // epoch
   for (;;) {
-    for (int spins = 0; epoch_.load(std::memory_order_acquire) == seen;) {
+    uint64_t state = state_.load(std::memory_order_acquire);
+    for (int spins = 0; state >> 32 == seen; state = state_.load(std::memory_order_acquire)) {
       if (++spins < kSpins) {
         relax();
         continue;
       }
       std::unique_lock lock(mutex_);
       sleeping_.fetch_add(1);
-      wake_.wait(lock, [&] { return epoch_.load() != seen; });
+      wake_.wait(lock, [&] { return stop_ || state_.load() >> 32 != seen; });
       sleeping_.fetch_sub(1);
+      if (stop_) return;
+      spins = 0;
     }
-    ++seen;
-    if (stop_.load()) return;
-    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) call_(ctx_, i, thread);
-    running_.fetch_sub(1, std::memory_order_release);
+    seen = state >> 32;
+    bool inside = false;
+    while (!inside && (state & kOpen) && state >> 32 == seen)
+      inside = state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel, std::memory_order_acquire);
+    if (!inside) continue;
+    take_tasks(thread);
+    state_.fetch_sub(1, std::memory_order_release);
   }
 }
 

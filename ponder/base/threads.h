@@ -53,17 +53,21 @@ class ThreadPool {
   using Call = void (*)(void*, int64_t, int);
   void run_erased(int64_t tasks, Call call, void* ctx);
   void work(int thread);
+  void take_tasks(int thread);
+
+  // epoch (high 32 bits) | open (bit 31) | workers inside the job (low 31 bits). A worker enters a job only while it is
+  // open, so the caller waits for those who took part and never for one that the system has not scheduled.
+  static constexpr uint64_t kOpen = uint64_t{1} << 31, kInside = kOpen - 1;
 
   std::vector<std::thread> workers_;
-  // The job in progress. Written by the caller before `epoch_` is raised, read by workers after they see it.
+  // The job in progress: written while nobody is inside, read after entering.
   Call call_ = nullptr;
   void* ctx_ = nullptr;
   int64_t tasks_ = 0;
   alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<uint32_t> epoch_{0};
-  alignas(64) std::atomic<int> running_{0};
+  alignas(64) std::atomic<uint64_t> state_{0};
   alignas(64) std::atomic<int> sleeping_{0};
-  std::atomic<bool> stop_{false};
+  bool stop_ = false;  // guarded by mutex_
   std::mutex mutex_;
   std::condition_variable wake_;
 };

@@ -148,25 +148,26 @@ TEST_F(GemmTest, EveryShapeLayoutAndThreadCount) {
       }
 }
 
-TEST_F(GemmTest, LargeEnoughForManyTasksAndChunks) {
-  for (Layout layout : kLayouts)
-    for (bool accumulate : {false, true}) {
-      const Shape s{130, 545, 700};
-      const int64_t lda = a_width(layout, s), ldb = b_width(layout, s);
-      const std::vector<float> a = values(a_rows(layout, s) * lda, 3), b = values(b_rows(layout, s) * ldb, 4);
-      check({.layout = layout,
-             .m = s.m,
-             .n = s.n,
-             .k = s.k,
-             .a = a.data(),
-             .lda = lda,
-             .b = b.data(),
-             .ldb = ldb,
-             .c = nullptr,
-             .ldc = s.n,
-             .accumulate = accumulate},
-            s.m * s.n, fmt::format("layout {}", static_cast<int>(layout)));
-    }
+// Many tasks and chunks of k; more rows than read B in place; rows of A so far apart that they are copied.
+TEST_F(GemmTest, EveryPathOfLargeProducts) {
+  for (const Shape s : {Shape{130, 545, 700}, Shape{300, 96, 260}, Shape{40, 100, 512}})
+    for (Layout layout : kLayouts)
+      for (bool accumulate : {false, true}) {
+        const int64_t lda = a_width(layout, s), ldb = b_width(layout, s);
+        const std::vector<float> a = values(a_rows(layout, s) * lda, 3), b = values(b_rows(layout, s) * ldb, 4);
+        check({.layout = layout,
+               .m = s.m,
+               .n = s.n,
+               .k = s.k,
+               .a = a.data(),
+               .lda = lda,
+               .b = b.data(),
+               .ldb = ldb,
+               .c = nullptr,
+               .ldc = s.n,
+               .accumulate = accumulate},
+              s.m * s.n, fmt::format("layout {}, {} x {} x {}", static_cast<int>(layout), s.m, s.n, s.k));
+      }
 }
 
 // Heads beside each other in a row: the stride between products is smaller than a row.

@@ -39,7 +39,7 @@ HWY_INLINE hn::Mask<D> first(D d, int64_t n) { return hn::FirstN(d, static_cast<
 HWY_INLINE V load_first(D d, const float* p, int64_t n) { return hn::MaskedLoad(first(d, n), d, p); }
 
 // One tile: `rows` x (vecs * kWidth) of C. The accumulators must stay in registers, so every loop over them is
-// unrolled. kByRow: A has been A[i, k] at a + i * a_stride + k; else at a + k * a_stride + i.
+// unrolled. kByRow: A[i, k] lies at a + i * a_stride + k, else at a + k * a_stride + i.
 #define PONDER_UNROLL _Pragma("GCC unroll 16")
 #define PONDER_EACH_SUM PONDER_UNROLL for (int i = 0; i < rows; ++i) PONDER_UNROLL for (int v = 0; v < vecs; ++v)
 
