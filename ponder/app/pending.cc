@@ -5,8 +5,6 @@
 namespace ponder::app {
 #define PENDING(name) int name(const Arguments&) { throw_error(Exit::failure, "being written"); }
 PENDING(chat_command)
-PENDING(generate_command)
-PENDING(score_command)
 PENDING(report_command)
 PENDING(runs_list_command)
 PENDING(runs_show_command)
@@ -20,6 +18,5 @@ PENDING(model_init_command)
 PENDING(model_show_command)
 PENDING(model_verify_command)
 PENDING(doctor_command)
-PENDING(tokenize_command)
 std::string write_report(const RunDir& run) { return run.file("report.html"); }
 }

@@ -110,7 +110,7 @@ class Reinforcement final : public Training {
         const std::string completion = tokenizer.decode(a.completion());
         std::string json;
         JsonWriter w(json);
-        w.begin_object().member("problem", group.problem->text).member("prompt", tokenizer.decode(std::span(a.ids).first(static_cast<size_t>(a.prompt_length))));
+        w.begin_object().member("problem", group.problem.text).member("prompt", tokenizer.decode(std::span(a.ids).first(static_cast<size_t>(a.prompt_length))));
         w.member("completion", completion).member("tokens", a.logp.size()).member("right", a.grade.right());
         w.member("mode", a.grade.mode).member("reason", a.grade.reason).member("truncated", a.truncated).key("rewards").begin_array();
         for (size_t f = 0; f < rewards; ++f) w.value(report_.reward[index * rewards + f]);
@@ -121,7 +121,7 @@ class Reinforcement final : public Training {
         ++shown;
         if (!c.log_completions) continue;
         constexpr size_t kTail = 100;
-        log_info("    {:<16} {}{}  [{}, reward {:g}{}]", group.problem->text, completion.size() > kTail ? "... " : "",
+        log_info("    {:<16} {}{}  [{}, reward {:g}{}]", group.problem.text, completion.size() > kTail ? "... " : "",
                  completion.size() > kTail ? completion.substr(completion.size() - kTail) : completion, a.grade.reason,
                  report_.reward[index * rewards], per_answer ? fmt::format(", advantage {:+.2f}", report_.advantage[index]) : "");
       }

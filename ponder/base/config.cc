@@ -1201,9 +1201,8 @@ void describe(const Section& section, const std::string& prefix, std::vector<Fie
                     range_of(field)});
   for (const auto& child : section.sections) describe(*child, prefix, rows);
   for (const List& list : section.lists) {
-    Binder binder;
-    list.calls.describe(binder);
-    describe(binder.tree().root, fmt::format("{}{}[].", prefix, list.path), rows);
+    list.calls.describe(
+        [&](Binder& binder) { describe(binder.tree().root, fmt::format("{}{}[].", prefix, list.path), rows); });
   }
 }
 

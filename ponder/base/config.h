@@ -28,6 +28,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <limits>
 #include <map>
@@ -86,7 +87,12 @@ class Binder {
                 static_cast<std::vector<T>*>(v)->resize(n);
               },
               [](void* v, size_t i, Binder& binder) { (*static_cast<std::vector<T>*>(v))[i].fields(binder); },
-              [](Binder& binder) { T().fields(binder); }});
+              [](const std::function<void(Binder&)>& f) {
+                T element;  // alive while f looks at it
+                Binder binder;
+                element.fields(binder);
+                f(binder);
+              }});
   }
   // Names that other frameworks have and that mean nothing here: accepted with a note. "vllm_*" matches a family.
   void ignored(std::initializer_list<std::string_view> names, std::string_view why);
@@ -95,7 +101,7 @@ class Binder {
     size_t (*size)(void* list);
     void (*resize)(void* list, size_t n);  // to n fresh elements
     void (*visit)(void* list, size_t i, Binder& binder);
-    void (*describe)(Binder& binder);  // a fresh element, for help only
+    void (*describe)(const std::function<void(Binder&)>& f);  // shows f a fresh element
   };
   struct Tree;
   Tree& tree() { return *tree_; }

@@ -1,5 +1,6 @@
 #include "ponder/base/log.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/json.h"
+#include "ponder/base/utf8.h"
 
 namespace ponder {
 namespace {
@@ -37,6 +39,16 @@ Screen& screen() {
 }
 
 constexpr std::string_view kClearLine = "\r\x1b[K";
+
+// What fits into one row of the terminal: a line that wraps could not be cleared again.
+std::string_view one_row(std::string_view text) {
+  winsize size{};
+  const size_t columns = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1u : 79u;
+  size_t at = 0;
+  for (size_t column = 0; column < columns && at < text.size(); ++column)
+    at += std::max<size_t>(1, utf8_char_bytes(text.substr(at)));
+  return text.substr(0, at);
+}
 
 }  // namespace
 
@@ -142,8 +154,8 @@ void Progress::update(const State& state) {
   Screen& s = screen();
   std::lock_guard lock(s.mutex);
   if (s.quiet) return;
-  s.status = text;
-  s.write(fmt::format("{}{}", kClearLine, text));
+  s.status = one_row(text);
+  s.write(fmt::format("{}{}", kClearLine, s.status));
 }
 
 // --- Words for numbers -----------------------------------------------------------------------------------------------

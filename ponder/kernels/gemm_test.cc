@@ -148,7 +148,7 @@ TEST_F(GemmTest, EveryShapeLayoutAndThreadCount) {
       }
 }
 
-// Many tasks and chunks of k; more rows than read B in place; rows of A so far apart that they are copied.
+// Many tasks and chunks of k; more rows than read B in place; rows a power of two apart.
 TEST_F(GemmTest, EveryPathOfLargeProducts) {
   for (const Shape s : {Shape{130, 545, 700}, Shape{300, 96, 260}, Shape{40, 100, 512}})
     for (Layout layout : kLayouts)

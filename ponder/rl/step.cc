@@ -165,8 +165,9 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
     }
   }
   const AnswerBatch<float> batch{.offsets = offsets_, .logp = old_logp_, .old_logp = old_logp_, .ref_logp = ref_logp_, .truncated = truncated};
-  const Advantages a = advantages(rewards_, batch, c.advantage_options());
-  advantages_ = a.advantage;
+  AdvantageOptions options = c.advantage_options();
+  options.reward_weights.resize(functions, 1.0);
+  advantages_ = advantages(rewards_, batch, options).advantage;
 
   const MeanStd reward = mean_std(sampled_rewards);
   rollout_metrics_ = {{"reward", reward.mean}, {"reward_std", reward.std}, {"frac_reward_zero_std", groups > 0 ? 1 - informative / groups : 0},

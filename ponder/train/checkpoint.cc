@@ -42,7 +42,11 @@ void write_manifest(const std::string& folder, const CheckpointState& state) {
   w.begin_object().member("format", kFormat).member("version", state.version).key("files").begin_array();
   for (const std::string& name : files_below(folder)) {
     const std::string path = join_path(folder, name);
-    w.begin_object().member("name", name).member("bytes", file_size(path)).member("xxh3_128", hash_file(path)).end_object();
+    w.begin_object()
+        .member("name", name)
+        .member("bytes", file_size(path))
+        .member("xxh3_128", hash_file(path))
+        .end_object();
   }
   w.end_array().end_object();
   write_file_atomic(join_path(folder, kManifest), json + "\n");
@@ -98,7 +102,8 @@ void verify_checkpoint(const std::string& folder) {
     if (!path_exists(file)) throw_error(Exit::data, "{}: {} is missing", folder, name);
     const uint64_t bytes = file_size(file);
     if (static_cast<int64_t>(bytes) != integer(entry, "bytes", path))
-      throw_error(Exit::data, "{}: {} has {} bytes, but {} says {}", folder, name, bytes, kManifest, integer(entry, "bytes", path));
+      throw_error(Exit::data, "{}: {} has {} bytes, but {} says {}", folder, name, bytes, kManifest,
+                  integer(entry, "bytes", path));
     if (hash_file(file) != text(entry, "xxh3_128", path))
       throw_error(Exit::data, "{}: {} is damaged: its hash differs from the one in {}", folder, name, kManifest);
   }
@@ -122,9 +127,12 @@ CheckpointState read_state(const std::string& folder) {
   return state;
 }
 
-CheckpointStore::CheckpointStore(std::string run_folder, int keep) : run_(std::move(run_folder)), keep_(std::max(1, keep)) {}
+CheckpointStore::CheckpointStore(std::string run_folder, int keep)
+    : run_(std::move(run_folder)), keep_(std::max(1, keep)) {}
 
-std::string CheckpointStore::folder(int64_t step) const { return join_path(join_path(run_, "checkpoints"), step_name(step)); }
+std::string CheckpointStore::folder(int64_t step) const {
+  return join_path(join_path(run_, "checkpoints"), step_name(step));
+}
 
 std::vector<int64_t> CheckpointStore::steps() const {
   std::vector<int64_t> steps;
@@ -134,7 +142,8 @@ std::vector<int64_t> CheckpointStore::steps() const {
     int64_t step = 0;
     if (!name.starts_with("step-")) continue;
     const char* const end = name.data() + name.size();
-    if (const auto [at, error] = std::from_chars(name.data() + 5, end, step); error == std::errc{} && at == end && step >= 0)
+    if (const auto [at, error] = std::from_chars(name.data() + 5, end, step);
+        error == std::errc{} && at == end && step >= 0)
       steps.push_back(step);
   }
   std::sort(steps.begin(), steps.end());
@@ -150,9 +159,12 @@ std::string CheckpointStore::save(const CheckpointContents& contents, const Mark
   uint64_t needed = uint64_t{1} << 20;
   for (const model::Model* m : {&contents.model, contents.reference})
     if (m) needed += m->params().value_bytes() + m->params().value_bytes() / 4;
-  for (const NamedTensor& t : contents.optimizer) needed += static_cast<uint64_t>(t.tensor.size()) * dtype_bytes(t.stored);
+  for (const NamedTensor& t : contents.optimizer)
+    needed += static_cast<uint64_t>(t.tensor.size()) * dtype_bytes(t.stored);
   if (const uint64_t room = free_space(all); room < needed)
-    throw_error(Exit::resources, "{}: a checkpoint needs {}, but the disk has {} left; the checkpoint before it stands. Make room, then run the same command again",
+    throw_error(Exit::resources,
+                "{}: a checkpoint needs {}, but the disk has {} left; the checkpoint before it stands. Make room, then "
+                "run the same command again",
                 all, format_bytes(needed), format_bytes(room));
 
   make_folders(aside);
@@ -216,7 +228,8 @@ std::optional<std::string> CheckpointStore::newest() const {
     }
   }
   if (!all.empty())
-    throw_error(Exit::data, "{}: none of the {} checkpoints is whole; start afresh with --resume never", join_path(run_, "checkpoints"), all.size());
+    throw_error(Exit::data, "{}: none of the {} checkpoints is whole; start afresh with --resume never",
+                join_path(run_, "checkpoints"), all.size());
   return std::nullopt;
 }
 

@@ -1,5 +1,5 @@
-// Checkpoints: folders from which a run goes on bit for bit. A folder is whole or absent, and every flipped byte in it is
-// found before anything is used.
+// Checkpoints: folders from which a run goes on bit for bit. A folder is whole or absent, and every flipped byte in it
+// is found before anything is used.
 //
 //   RUN/checkpoints/step-000400/     config.json, model.safetensors (opens as a model as it stands)
 //                                    optimizer.safetensors   AdamW's moments by parameter
@@ -10,9 +10,9 @@
 //   RUN/LATEST, RUN/BEST             one line: checkpoints/step-000400
 //   RUN/stages/NAME                  likewise: the end of a stage, kept for good
 //
-// Writing: everything into step-000400.tmp, each file synced; the manifest last; read back and verified; rename; sync the
-// parent; LATEST replaced the same way; only then are old folders deleted. Whatever fails on the way (Error, resources,
-// where the disk is full) leaves the checkpoints before it as they were.
+// Writing: everything into step-000400.tmp, each file synced; the manifest last; read back and verified; rename; sync
+// the parent; LATEST replaced the same way; only then are old folders deleted. Whatever fails on the way (Error,
+// resources, where the disk is full) leaves the checkpoints before it as they were.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,7 @@ struct CheckpointState {
 
 struct CheckpointContents {
   const model::Model& model;
-  std::vector<NamedTensor> optimizer;         // AdamW::state(); empty: none
+  std::vector<NamedTensor> optimizer;  // AdamW::state(); empty: none
   const model::Model* reference = nullptr;
   CheckpointState state;
   std::function<void(const std::string& folder)> add_files;  // may be empty
@@ -50,7 +50,8 @@ CheckpointState read_state(const std::string& folder);
 
 class CheckpointStore {
  public:
-  // `keep` newest ones stay, the best, and those that end a stage. Folders left half-written by an earlier process are removed by `save`.
+  // `keep` newest ones stay, the best, and those that end a stage. Folders left half-written by an earlier process are
+  // removed by `save`.
   CheckpointStore(std::string run_folder, int keep);
 
   struct Marks {

@@ -20,23 +20,19 @@ constexpr int64_t kInline = 384 << 10, kSmallest = 128 << 10;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// What a thread needs beside its stack: a chunk of B in panels, and a strip of A.
+// Where a thread packs its chunk of B.
 class Scratch {
  public:
-  float* panels() { return memory() + kMaxRows * kCopyStride; }
-  float* strip() { return memory(); }
+  float* panels() {
+    if (!memory_)
+      memory_.reset(static_cast<float*>(::operator new (kTaskColumns* kDepth * sizeof(float), std::align_val_t{64})));
+    return memory_.get();
+  }
 
  private:
   struct Free {
     void operator()(float* p) const { ::operator delete (p, std::align_val_t{64}); }
   };
-  float* memory() {
-    if (!memory_) {
-      const size_t floats = kMaxRows * kCopyStride + kTaskColumns * kDepth;
-      memory_.reset(static_cast<float*>(::operator new (floats * sizeof(float), std::align_val_t{64})));
-    }
-    return memory_.get();
-  }
   std::unique_ptr<float, Free> memory_;
 };
 
@@ -91,7 +87,6 @@ void run_task(const Gemm& g, const Task& t, const MicroKernels& kernels) {
   s.a_k = tn ? g.lda : 1;
   s.n = t.n1 - t.n0;
   s.ldc = g.ldc;
-  s.a_copy = scratch.strip();
   const int64_t rows = t.m1 - t.m0, strips = ceil_div(rows, kernels.rows);
   const bool in_place = !p.packed_b && !nt && rows <= kInPlaceRows && s.n % 16 == 0;
   for (int64_t k0 = 0; k0 < p.k; k0 += kDepth) {

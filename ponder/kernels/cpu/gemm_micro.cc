@@ -32,7 +32,6 @@ constexpr int kRows = 6, kVecs = 2, kFewRows = 3, kFewVecs = 4;
 #else
 constexpr int kRows = 6, kVecs = 4, kFewRows = 3, kFewVecs = 8;
 #endif
-static_assert(kRows <= kMaxRows);
 
 // The mask of the first `n` lanes; n may be beyond both ends.
 HWY_INLINE hn::Mask<D> first(D d, int64_t n) { return hn::FirstN(d, static_cast<size_t>(n < 0 ? 0 : n)); }
@@ -116,21 +115,6 @@ constexpr std::array<TileRow, kRows> tile_rows(std::index_sequence<i...>) {
 constexpr std::array<TileRow, kRows> kTiles[2] = {tile_rows<false>(std::make_index_sequence<kRows>()),
                                                   tile_rows<true>(std::make_index_sequence<kRows>())};
 
-// A tile reads its strip of A once for every panel of B, and rows a large power of two apart fall into the same few
-// sets of the cache: those are copied first.
-bool copy_pays(const Strip& s) { return s.n > 2 * kPanel && s.a_k == 1 && s.a_row % 512 == 0; }
-
-void copy_rows(const Strip& s) {  // to [row][k]
-  const D d;
-  for (int i = 0; i < s.rows; ++i) {
-    const float* from = s.a + i * s.a_row;
-    float* to = s.a_copy + i * kCopyStride;
-    int64_t kk = 0;
-    for (; kk + kWidth <= s.k; kk += kWidth) hn::Store(hn::LoadU(d, from + kk), d, to + kk);
-    for (; kk < s.k; ++kk) to[kk] = from[kk];
-  }
-}
-
 // Asks for a share of the next strip's rows with each tile, whose columns are [begin, end).
 void fetch_next(const Strip& s, int64_t begin, int64_t end) {
   for (int64_t i = s.rows * begin / s.n; i < s.rows * end / s.n; ++i)
@@ -138,10 +122,8 @@ void fetch_next(const Strip& s, int64_t begin, int64_t end) {
 }
 
 void strip(const Strip& s) {
-  const bool by_row = s.a_k == 1, copy = copy_pays(s);
-  if (copy) copy_rows(s);
-  const float* a = copy ? s.a_copy : s.a;
-  const int64_t a_stride = copy ? kCopyStride : by_row ? s.a_row : s.a_k;
+  const bool by_row = s.a_k == 1;
+  const int64_t a_stride = by_row ? s.a_row : s.a_k;
   const TileRow& tiles = kTiles[by_row][static_cast<size_t>(s.rows - 1)];
   for (int64_t j = 0; j < s.n;) {
     const int64_t left = s.n - j;
@@ -153,7 +135,7 @@ void strip(const Strip& s) {
     } else if (left <= width / 2) {
       fn = tiles.half;
     }
-    fn(a, a_stride, s.b + (j / kPanel) * s.b_panel + j % kPanel, s.b_k, s.b_panel, s.k, s.c + j, s.ldc, left, s.add,
+    fn(s.a, a_stride, s.b + (j / kPanel) * s.b_panel + j % kPanel, s.b_k, s.b_panel, s.k, s.c + j, s.ldc, left, s.add,
        s.bias ? s.bias + j : nullptr);
     if (s.a_next) fetch_next(s, j, std::min(j + width, s.n));
     j += width;

@@ -10,10 +10,6 @@ namespace ponder::kernels::cpu {
 
 constexpr int kPanel = 32;       // columns of a packed panel of B
 constexpr int64_t kDepth = 256;  // longest k of a strip: a multiple of kDotBlock, so that chunks end where blocks end
-constexpr int kMaxRows = 14;     // most rows of a strip, over all instruction sets
-// A strip of A is copied to [row][k] with this distance between rows: short enough for L1, and not a power of two,
-// whose rows would all fall into the same few sets of the cache.
-constexpr int64_t kCopyStride = kDepth + 16;
 
 // C[i, j] = start + sum_k A[i, k] B[k, j] (+ bias[j]) for rows i < rows and columns j < n, by rule R1.
 struct Strip {
@@ -29,7 +25,6 @@ struct Strip {
   bool add;             // start = C instead of +0
   const float* bias;    // may be null
   const float* a_next;  // the strip that follows, fetched into the cache meanwhile; null if there is none
-  float* a_copy;        // scratch [kMaxRows * kCopyStride], aligned to 64 bytes
 };
 
 struct MicroKernels {
