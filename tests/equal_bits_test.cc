@@ -56,7 +56,8 @@ std::vector<Request> requests(int count = 12) {
 
 using Answers = std::vector<std::vector<Answer>>;
 
-Answers run(const model::Model& model, const std::string& backend_name, const Setting& s, engine::EngineStats* stats = nullptr) {
+Answers run(const model::Model& model, const std::string& backend_name, const Setting& s,
+            engine::EngineStats* stats = nullptr) {
   ThreadPool pool(s.threads);
   const auto backend = make_backend(backend_name, pool);
   Engine engine(model, *backend, s.engine);
@@ -88,7 +89,8 @@ void expect_equal(const Answers& a, const Answers& b, const std::string& what) {
   for (size_t i = 0; i < a.size(); ++i)
     for (size_t j = 0; j < a[i].size(); ++j) {
       ASSERT_EQ(a[i][j].tokens, b[i][j].tokens) << what << ": request " << i << " answer " << j;
-      ASSERT_EQ(0, std::memcmp(a[i][j].logp.data(), b[i][j].logp.data(), a[i][j].logp.size() * 4)) << what << ": request " << i << " answer " << j;
+      ASSERT_EQ(0, std::memcmp(a[i][j].logp.data(), b[i][j].logp.data(), a[i][j].logp.size() * 4))
+          << what << ": request " << i << " answer " << j;
       ASSERT_EQ(0, std::memcmp(a[i][j].entropy.data(), b[i][j].entropy.data(), a[i][j].entropy.size() * 4)) << what;
       ASSERT_EQ(a[i][j].finish, b[i][j].finish) << what;
     }
@@ -108,21 +110,30 @@ TEST_P(EqualBits, Sampling) {
   expect_equal(expected, run(*model, best, {.name = "alone", .alone = true}), "alone");
   expect_equal(expected, run(*model, best, {.name = "2 threads", .threads = 2}), "2 threads");
   expect_equal(expected, run(*model, best, {.name = "7 threads", .threads = 7}), "7 threads");
-  expect_equal(expected, run(*model, best, {.name = "batch of 8", .engine = {.pages = 600, .max_sequences = 8}}), "batch of 8");
-  expect_equal(expected, run(*model, best, {.name = "chunked", .engine = {.pages = 600, .max_step_rows = 23}}, &stats), "prompts in pieces of 23 rows");
+  expect_equal(expected, run(*model, best, {.name = "batch of 8", .engine = {.pages = 600, .max_sequences = 8}}),
+               "batch of 8");
+  expect_equal(expected, run(*model, best, {.name = "chunked", .engine = {.pages = 600, .max_step_rows = 23}}, &stats),
+               "prompts in pieces of 23 rows");
   EXPECT_GT(stats.steps, 40);
-  expect_equal(expected, run(*model, best, {.name = "unshared", .engine = {.pages = 600, .share_prefixes = false}}, &stats), "prefixes not shared");
+  expect_equal(expected,
+               run(*model, best, {.name = "unshared", .engine = {.pages = 600, .share_prefixes = false}}, &stats),
+               "prefixes not shared");
   EXPECT_EQ(stats.shared_tokens, 0);
   expect_equal(expected, run(*model, best, {.name = "preempted", .engine = {.pages = 9}}, &stats), "preempted");
   EXPECT_GT(stats.preempted, 0);
   expect_equal(expected, run(*model, best, {.name = "scrambled", .scramble = true}), "pages in another order");
-  expect_equal(expected, run(*model, best, {.name = "draft", .engine = {.pages = 600, .draft = true}}, &stats), "speculative");
+  expect_equal(expected, run(*model, best, {.name = "draft", .engine = {.pages = 600, .draft = true}}, &stats),
+               "speculative");
   if (model->mtp_modules()) {
     EXPECT_GT(stats.drafted, 100);
     EXPECT_GT(stats.accepted, 0);
-    expect_equal(expected, run(*model, best, {.name = "draft, few pages", .engine = {.pages = 9, .max_step_rows = 50, .draft = true}}), "speculative and preempted");
+    expect_equal(
+        expected,
+        run(*model, best, {.name = "draft, few pages", .engine = {.pages = 9, .max_step_rows = 50, .draft = true}}),
+        "speculative and preempted");
   }
-  for (const std::string& name : backends()) expect_equal(expected, run(*model, name, {.name = name, .threads = 2}), name);
+  for (const std::string& name : backends())
+    expect_equal(expected, run(*model, name, {.name = name, .threads = 2}), name);
 }
 
 // What the trainer recomputes is what the rollout recorded, for any cut into micro-batches.
@@ -148,7 +159,8 @@ TEST_P(EqualBits, RolloutIsTrainer) {
     size_t n = 0;
     for (size_t i = 0; i < answers.size(); ++i)
       if (asked[i].sampling.temperature == 1.f)
-        for (size_t j = 0; j < answers[i].size(); ++j) examples.push_back({ids[n++], static_cast<int32_t>(asked[i].prompt.size())});
+        for (size_t j = 0; j < answers[i].size(); ++j)
+          examples.push_back({ids[n++], static_cast<int32_t>(asked[i].prompt.size())});
     train::Pass pass(*model, *backend);
     for (int64_t tokens : {int64_t{100}, int64_t{1000}, int64_t{100000}}) {
       std::vector<float> recomputed;
@@ -157,12 +169,14 @@ TEST_P(EqualBits, RolloutIsTrainer) {
         recomputed.insert(recomputed.end(), logp.begin(), logp.end());
       }
       ASSERT_EQ(recorded.size(), recomputed.size());
-      EXPECT_EQ(0, std::memcmp(recorded.data(), recomputed.data(), recorded.size() * 4)) << name << ", micro-batches of " << tokens;
+      EXPECT_EQ(0, std::memcmp(recorded.data(), recomputed.data(), recorded.size() * 4))
+          << name << ", micro-batches of " << tokens;
     }
   }
 }
 
-std::vector<float> train(const model::ModelConfig& config, const std::string& backend_name, int threads, std::vector<double>* losses) {
+std::vector<float> train(const model::ModelConfig& config, const std::string& backend_name, int threads,
+                         std::vector<double>* losses) {
   const auto model = test::make_model(config, {.gradients = true});
   ThreadPool pool(threads);
   const auto backend = make_backend(backend_name, pool);
@@ -186,7 +200,8 @@ std::vector<float> train(const model::ModelConfig& config, const std::string& ba
     losses->insert(losses->end(), {r.loss, r.mtp_loss, r.balance, r.grad_norm});
   }
   std::vector<float> weights;
-  for (const ops::Param& p : model->params().list()) weights.insert(weights.end(), p.value.f32(), p.value.f32() + p.value.size());
+  for (const ops::Param& p : model->params().list())
+    weights.insert(weights.end(), p.value.f32(), p.value.f32() + p.value.size());
   return weights;
 }
 
@@ -199,7 +214,8 @@ TEST_P(EqualBits, Training) {
       const auto weights = train(config(), name, threads, &losses);
       EXPECT_EQ(expected_losses, losses) << name << ", " << threads << " threads";
       ASSERT_EQ(expected.size(), weights.size());
-      EXPECT_EQ(0, std::memcmp(expected.data(), weights.data(), weights.size() * 4)) << name << ", " << threads << " threads";
+      EXPECT_EQ(0, std::memcmp(expected.data(), weights.data(), weights.size() * 4))
+          << name << ", " << threads << " threads";
     }
 }
 

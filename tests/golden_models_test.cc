@@ -90,7 +90,8 @@ void GoldenModel::run(MlaForm form) {
     }
 
   // loss: all rows but the last of each sequence predict the next token
-  const auto predict = [&](const Tensor& logits, int64_t per_sequence, int64_t ahead, double scale, std::vector<float>& weight) {
+  const auto predict = [&](const Tensor& logits, int64_t per_sequence, int64_t ahead, double scale,
+                           std::vector<float>& weight) {
     std::vector<int32_t> targets(static_cast<size_t>(logits.rows()), 0);
     weight.assign(targets.size(), 0.f);
     double n = 0;
@@ -122,7 +123,8 @@ void GoldenModel::run(MlaForm form) {
       for (int64_t t = 0; t + 1 < length; ++t) kept_rows.push_back(static_cast<int32_t>(b * length + t));
     }
     const model::Batch next = next_rows.batch(mtp_pages, model->page_layout());
-    const Tensor mtp_logits = model->head(s.ctx, model->mtp(s.ctx, 0, ops::gather_rows(s.ctx, h, kept_rows), next, &observed));
+    const Tensor mtp_logits =
+        model->head(s.ctx, model->mtp(s.ctx, 0, ops::gather_rows(s.ctx, h, kept_rows), next, &observed));
     mtp_error = max_difference(mtp_logits, doubles(expected.at("mtp_logits")).data());
     EXPECT_LE(mtp_error, kLogits);
     const auto [mtp_loss, logp2] = predict(mtp_logits, length - 1, 2, 0.3, mtp_weight);
@@ -156,7 +158,8 @@ void GoldenModel::run(MlaForm form) {
   for (const TensorEntry& e : expected.entries()) stored += e.name.rfind("grad.", 0) == 0;
   EXPECT_EQ(gradients, stored) << "every gradient in the file is compared";
   std::printf("%-28s %-8s logits %.1e  hidden %.1e  mtp %.1e  gradients %.1e (%d)\n", GetParam().filename().c_str(),
-              form == MlaForm::absorbed ? "absorbed" : "expanded", logits_error, hidden_error, mtp_error, gradient_error, gradients);
+              form == MlaForm::absorbed ? "absorbed" : "expanded", logits_error, hidden_error, mtp_error,
+              gradient_error, gradients);
 }
 
 TEST_P(GoldenModel, Absorbed) { run(MlaForm::absorbed); }
@@ -211,10 +214,12 @@ TEST_P(GoldenModel, RoundTrip) {
 std::vector<std::filesystem::path> golden_folders() {
   std::vector<std::filesystem::path> folders;
   for (const auto& p : test::shared_entries("golden/models"))
-    if (std::filesystem::exists(p / "config.json") && std::filesystem::exists(p / "expected.safetensors")) folders.push_back(p);
+    if (std::filesystem::exists(p / "config.json") && std::filesystem::exists(p / "expected.safetensors"))
+      folders.push_back(p);
   return folders;
 }
-INSTANTIATE_TEST_SUITE_P(, GoldenModel, ::testing::ValuesIn(golden_folders()), [](const auto& info) { return info.param.filename().string(); });
+INSTANTIATE_TEST_SUITE_P(, GoldenModel, ::testing::ValuesIn(golden_folders()),
+                         [](const auto& info) { return info.param.filename().string(); });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GoldenModel);
 TEST(GoldenModels, Present) { PONDER_NEED_SHARED(test::shared_folder() / "golden" / "models"); }
 

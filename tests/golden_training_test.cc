@@ -23,13 +23,15 @@ std::vector<Json> lines_of(const std::filesystem::path& path) {
 }
 
 std::unique_ptr<model::Model> model_from(const std::filesystem::path& config, const std::filesystem::path& weights) {
-  auto m = std::make_unique<model::Model>(model::parse_config_json(read_file(config), config), model::ModelOptions{.gradients = true});
+  auto m = std::make_unique<model::Model>(model::parse_config_json(read_file(config), config),
+                                          model::ModelOptions{.gradients = true});
   model::load_weights(*m, Checkpoint::open(weights));
   return m;
 }
 
 // Largest difference to the tensors of a file, by released name (with a prefix); `of` picks value or gradient.
-double worst_tensor(model::Model& m, const SafetensorsFile& file, const std::string& prefix, Tensor ops::Param::*of, int* compared) {
+double worst_tensor(model::Model& m, const SafetensorsFile& file, const std::string& prefix, Tensor ops::Param::*of,
+                    int* compared) {
   double worst = 0;
   for (ops::Param& p : m.params().list())
     for (const ops::Slice& s : p.slices)
@@ -54,9 +56,14 @@ TEST_P(GoldenRun, MatchesFloat64) {
   const bool decay_all = head["decay"].get<std::string>().find("all tensors") == 0;
   for (ops::Param& p : model->params().list()) p.decay |= decay_all;
   train::TrainConfig c;
-  c.schedule = {.learning_rate = head["learning_rate"], .lr_scheduler_type = head["lr_scheduler_type"], .warmup_steps = head["warmup_steps"]};
-  c.adamw = {.weight_decay = head["weight_decay"], .adam_beta1 = head["betas"][0], .adam_beta2 = head["betas"][1],
-             .adam_epsilon = head["adam_epsilon"], .max_grad_norm = head["max_grad_norm"]};
+  c.schedule = {.learning_rate = head["learning_rate"],
+                .lr_scheduler_type = head["lr_scheduler_type"],
+                .warmup_steps = head["warmup_steps"]};
+  c.adamw = {.weight_decay = head["weight_decay"],
+             .adam_beta1 = head["betas"][0],
+             .adam_beta2 = head["betas"][1],
+             .adam_epsilon = head["adam_epsilon"],
+             .max_grad_norm = head["max_grad_norm"]};
   c.micro_batch_tokens = 1000;
   if (head["router_bias_update_speed"].is_number()) c.router_bias_update_speed = head["router_bias_update_speed"];
   if (head["balance_alpha"].is_number()) c.router_aux_loss_coef = head["balance_alpha"];
@@ -71,11 +78,13 @@ TEST_P(GoldenRun, MatchesFloat64) {
     std::vector<std::vector<int32_t>> ids;
     std::vector<train::Example> examples;
     for (const Json& text : batches[static_cast<size_t>(step)]) ids.push_back(text["ids"].get<std::vector<int32_t>>());
-    for (size_t j = 0; j < ids.size(); ++j) examples.push_back({ids[j], batches[static_cast<size_t>(step)][j]["loss_from"].get<int32_t>()});
+    for (size_t j = 0; j < ids.size(); ++j)
+      examples.push_back({ids[j], batches[static_cast<size_t>(step)][j]["loss_from"].get<int32_t>()});
     const train::StepReport r = trainer.step(examples, step, /*last_token=*/true);
     EXPECT_EQ(r.predictions, expected["tokens"].get<int64_t>());
     EXPECT_NEAR(r.learning_rate, expected["lr"].get<double>(), 1e-12);
-    loss_error = std::max(loss_error, std::abs(r.loss + c.router_aux_loss_coef * r.balance - expected["loss"].get<double>()));
+    loss_error =
+        std::max(loss_error, std::abs(r.loss + c.router_aux_loss_coef * r.balance - expected["loss"].get<double>()));
     norm_error = std::max(norm_error, std::abs(r.grad_norm / expected["grad_norm"].get<double>() - 1));
     if (expected.contains("balance")) {
       EXPECT_NEAR(r.balance, expected["balance"].get<double>(), 1e-5);
@@ -84,7 +93,9 @@ TEST_P(GoldenRun, MatchesFloat64) {
       std::vector<int64_t> counts;
       for (const Json& layer : expected["counts"])
         for (const Json& n : layer) counts.push_back(n);
-      EXPECT_EQ(std::vector<int64_t>(trainer.pass().expert_counts().begin(), trainer.pass().expert_counts().end()), counts) << "step " << step;
+      EXPECT_EQ(std::vector<int64_t>(trainer.pass().expert_counts().begin(), trainer.pass().expert_counts().end()),
+                counts)
+          << "step " << step;
       size_t layer = 0;
       for (ops::Param& p : model->params().list())
         if (!p.trainable) {
@@ -98,10 +109,12 @@ TEST_P(GoldenRun, MatchesFloat64) {
   EXPECT_LE(norm_error, 3e-6);
   int compared = 0;
   const std::string stem = GetParam().stem();
-  const double weight_error = worst_tensor(*model, SafetensorsFile::open(folder / (stem + ".final.safetensors")), "", &ops::Param::value, &compared);
+  const double weight_error = worst_tensor(*model, SafetensorsFile::open(folder / (stem + ".final.safetensors")), "",
+                                           &ops::Param::value, &compared);
   EXPECT_LE(weight_error, 5e-6);
   EXPECT_GT(compared, 0);
-  std::printf("%-24s losses %.1e  norms %.1e  weights %.1e (%d tensors)\n", (folder.filename().string() + "/" + stem).c_str(), loss_error, norm_error, weight_error, compared);
+  std::printf("%-24s losses %.1e  norms %.1e  weights %.1e (%d tensors)\n",
+              (folder.filename().string() + "/" + stem).c_str(), loss_error, norm_error, weight_error, compared);
 }
 
 std::vector<std::filesystem::path> runs() {
@@ -122,7 +135,8 @@ class GoldenGrpo : public ::testing::TestWithParam<std::filesystem::path> {};
 TEST_P(GoldenGrpo, TwoUpdates) {
   const auto folder = GetParam().parent_path();
   const Json g = read_json(GetParam()), rollout = read_json(folder / "rollout.json");
-  const SafetensorsFile tensors = SafetensorsFile::open(std::filesystem::path(GetParam()).replace_extension(".safetensors"));
+  const SafetensorsFile tensors =
+      SafetensorsFile::open(std::filesystem::path(GetParam()).replace_extension(".safetensors"));
   auto model = model_from(folder / "config.json", folder / "policy.safetensors");
   ThreadPool pool(2);
   const auto backend = kernels::make_best_backend(pool);
@@ -144,8 +158,11 @@ TEST_P(GoldenGrpo, TwoUpdates) {
   config.finish();
   train::TrainConfig tc;
   tc.schedule = {.learning_rate = p["learning_rate"], .lr_scheduler_type = "constant"};
-  tc.adamw = {.weight_decay = p["weight_decay"], .adam_beta1 = p["adam_beta1"], .adam_beta2 = p["adam_beta2"],
-              .adam_epsilon = p["adam_epsilon"], .max_grad_norm = p["max_grad_norm"]};
+  tc.adamw = {.weight_decay = p["weight_decay"],
+              .adam_beta1 = p["adam_beta1"],
+              .adam_beta2 = p["adam_beta2"],
+              .adam_epsilon = p["adam_epsilon"],
+              .max_grad_norm = p["max_grad_norm"]};
   train::Trainer trainer(*model, *backend, tc, 2);
 
   std::vector<std::vector<int32_t>> ids;
@@ -189,7 +206,8 @@ TEST_P(GoldenGrpo, TwoUpdates) {
   }
   rl::AnswerBatch<float> batch{.offsets = offsets, .logp = old_logp, .old_logp = old_logp, .ref_logp = ref_logp};
   const rl::Advantages advantages = rl::advantages<float>(rewards, batch, config.advantage_options());
-  for (size_t k = 0; k < advantages.advantage.size(); ++k) EXPECT_NEAR(advantages.advantage[k], g["advantages"][k].get<double>(), 1e-5);
+  for (size_t k = 0; k < advantages.advantage.size(); ++k)
+    EXPECT_NEAR(advantages.advantage[k], g["advantages"][k].get<double>(), 1e-5);
   batch.advantage = advantages.advantage;
 
   double loss_error = 0, gradient_error = 0;
@@ -207,7 +225,8 @@ TEST_P(GoldenGrpo, TwoUpdates) {
     const double loss = rl::policy_loss<float>(batch, config.loss_options(), totals, dlogp, {}, metrics);
     loss_error = std::max(loss_error, std::abs(loss - expected["loss"].get<double>()));
     trainer.pass().backward(dlogp);
-    gradient_error = std::max(gradient_error, worst_tensor(*model, tensors, fmt::format("grad{}.", u + 1), &ops::Param::grad, &compared));
+    gradient_error = std::max(
+        gradient_error, worst_tensor(*model, tensors, fmt::format("grad{}.", u + 1), &ops::Param::grad, &compared));
     const train::UpdateReport r = trainer.update(static_cast<int64_t>(u));
     EXPECT_NEAR(r.grad_norm / expected["grad_norm"].get<double>(), 1, 1e-4);
     for (const auto& [name, value] : metrics.named(config.loss_options()))
@@ -221,13 +240,15 @@ TEST_P(GoldenGrpo, TwoUpdates) {
   EXPECT_LE(gradient_error, 3e-6);
   EXPECT_LE(weight_error, 2e-6);
   EXPECT_EQ(compared, static_cast<int>(tensors.entries().size()));
-  std::printf("%-28s logps %.1e  losses %.1e  gradients %.1e  weights %.1e\n", GetParam().stem().c_str(), logp_error, loss_error, gradient_error, weight_error);
+  std::printf("%-28s logps %.1e  losses %.1e  gradients %.1e  weights %.1e\n", GetParam().stem().c_str(), logp_error,
+              loss_error, gradient_error, weight_error);
 }
 
 std::vector<std::filesystem::path> grpo_cases() {
   std::vector<std::filesystem::path> list;
   for (const auto& p : test::shared_entries("golden/rl/grpo_step"))
-    if (p.extension() == ".json" && std::filesystem::exists(std::filesystem::path(p).replace_extension(".safetensors"))) list.push_back(p);
+    if (p.extension() == ".json" && std::filesystem::exists(std::filesystem::path(p).replace_extension(".safetensors")))
+      list.push_back(p);
   return list;
 }
 INSTANTIATE_TEST_SUITE_P(, GoldenGrpo, ::testing::ValuesIn(grpo_cases()), [](const auto& info) {

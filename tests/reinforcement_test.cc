@@ -36,7 +36,11 @@ struct Lab {
     const train::BatchPlan plan = train::plan_batches(texts, 2048, true, 0, 0);
     train::TrainConfig c;
     c.adamw = {.weight_decay = 0.01, .adam_beta2 = 0.95};
-    c.schedule = {.learning_rate = 4e-3, .lr_scheduler_type = "cosine", .warmup_steps = 100, .warmup_offset = 1, .min_lr_ratio = 0.05};
+    c.schedule = {.learning_rate = 4e-3,
+                  .lr_scheduler_type = "cosine",
+                  .warmup_steps = 100,
+                  .warmup_offset = 1,
+                  .min_lr_ratio = 0.05};
     c.router_bias_update_speed = 0.002;
     train::Trainer trainer(*model, *backend, c, plan.batches());
     for (int64_t step = 0; step < plan.batches(); ++step) {
@@ -150,7 +154,8 @@ TEST(Reinforcement, SeveralStepsPerRollout) {
     EXPECT_EQ(grpo.rollout_boundary(step), step % 4 == 0);
     const rl::GrpoReport r = grpo.step(step);
     EXPECT_EQ(metric(r, "staleness"), step % 4);
-    const bool checked = std::any_of(r.metrics.begin(), r.metrics.end(), [](const auto& m) { return m.first == "sampling/sampling_logp_difference/max"; });
+    const bool checked = std::any_of(r.metrics.begin(), r.metrics.end(),
+                                     [](const auto& m) { return m.first == "sampling/sampling_logp_difference/max"; });
     EXPECT_EQ(checked, step % 4 == 0);
   }
 }

@@ -25,7 +25,7 @@ inline std::vector<std::filesystem::path> shared_entries(const std::string& belo
   return list;
 }
 
-#define PONDER_NEED_SHARED(path)                                                                            \
+#define PONDER_NEED_SHARED(path) \
   if (!std::filesystem::exists(path)) GTEST_SKIP() << "no reference data at " << (path) << " (set PONDER_SHARED)"
 
 }  // namespace ponder::test

@@ -53,7 +53,8 @@ inline model::ModelConfig tiny_dense() {
   return c;
 }
 
-inline std::unique_ptr<model::Model> make_model(const model::ModelConfig& config, const model::ModelOptions& options, uint64_t seed = 1) {
+inline std::unique_ptr<model::Model> make_model(const model::ModelConfig& config, const model::ModelOptions& options,
+                                                uint64_t seed = 1) {
   auto m = std::make_unique<model::Model>(config, options);
   m->params().initialize(seed);
   return m;

@@ -4,7 +4,6 @@
 #include "ponder/base/error.h"
 namespace ponder::app {
 #define PENDING(name) int name(const Arguments&) { throw_error(Exit::failure, "being written"); }
-PENDING(chat_command)
 PENDING(report_command)
 PENDING(runs_list_command)
 PENDING(runs_show_command)

@@ -187,7 +187,8 @@ Json parse_json(std::string_view text, const std::string& path, int line, const 
                 limits.max_bytes);
   // nlohmann's lexer takes NUL for the end of input and would not look at what follows it.
   if (const size_t nul = text.find('\0'); nul != text.npos)
-    throw_error(Exit::data, "{}:{}: byte {}: a NUL byte", path, line + std::count(text.begin(), text.begin() + nul, '\n'), nul);
+    throw_error(Exit::data, "{}:{}: byte {}: a NUL byte", path,
+                line + std::count(text.begin(), text.begin() + nul, '\n'), nul);
   Json root;
   BoundedBuilder builder(root, limits);
   const char* const begin = text.data();

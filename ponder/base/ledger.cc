@@ -378,11 +378,12 @@ int64_t Ledger::reindex(const std::string& runs_root) {
 
 std::vector<Ledger::RunRow> Ledger::runs() {
   std::vector<RunRow> rows;
-  Query query(open(),
-              "SELECT id, path, name, type, recipe_hash, parent, end, created, ended, "
-              "COALESCE((SELECT MAX(step) FROM metrics JOIN tags ON tags.key = metrics.tag WHERE run = runs.key AND tags.tag = "
-              "'time'), -1) "
-              "FROM runs ORDER BY created, id");
+  Query query(
+      open(),
+      "SELECT id, path, name, type, recipe_hash, parent, end, created, ended, "
+      "COALESCE((SELECT MAX(step) FROM metrics JOIN tags ON tags.key = metrics.tag WHERE run = runs.key AND tags.tag = "
+      "'time'), -1) "
+      "FROM runs ORDER BY created, id");
   while (query.next())
     rows.push_back({query.text(0), query.text(1), query.text(2), query.text(3), query.text(4), query.text(5),
                     query.text(6), query.number(7), query.number(8), query.integer(9)});

@@ -65,8 +65,10 @@ void ThreadPool::run_erased(int64_t tasks, Call call, void* ctx) {
   take_tasks(0);
   state_.fetch_and(~kOpen, std::memory_order_acq_rel);
   for (int spins = 0; (state_.load(std::memory_order_acquire) & kInside) != 0;)
-    if (++spins > kSpins) std::this_thread::yield();
-    else relax();
+    if (++spins > kSpins)
+      std::this_thread::yield();
+    else
+      relax();
 }
 
 void ThreadPool::work(int thread) {

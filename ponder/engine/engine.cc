@@ -41,7 +41,10 @@ int64_t default_pages(const model::Model& m, const EngineConfig& c) {
 }  // namespace
 
 Engine::Engine(const model::Model& model, const kernels::Backend& backend, const EngineConfig& config)
-    : model_(model), backend_(backend), config_(config), cache_(default_pages(model, config)),
+    : model_(model),
+      backend_(backend),
+      config_(config),
+      cache_(default_pages(model, config)),
       pool_(model.page_layout(), model.kv_layers(), cache_.pages()) {
   config_.draft = config.draft && model.mtp_modules() > 0;
   events_.reserve(static_cast<size_t>(2 * config_.max_sequences));
@@ -56,16 +59,19 @@ size_t Engine::bytes() const { return pool_.bytes() + arena_.reserved(); }
 int64_t Engine::add(Request request) {
   const int64_t longest = static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens;
   if (request.prompt.empty()) throw_error(Exit::data, "a request needs at least one prompt token");
-  if (request.max_new_tokens < 1) throw_error(Exit::data, "max_new_tokens is {}; it must be at least 1", request.max_new_tokens);
+  if (request.max_new_tokens < 1)
+    throw_error(Exit::data, "max_new_tokens is {}; it must be at least 1", request.max_new_tokens);
   for (int32_t t : request.prompt)
     if (t < 0 || t >= model_.config().vocab_size)
       throw_error(Exit::data, "prompt token {} is outside the vocabulary of {}", t, model_.config().vocab_size);
   if (longest > model_.config().max_position_embeddings)
-    throw_error(Exit::data, "prompt of {} tokens and {} new ones exceed the model's context of {}", request.prompt.size(),
-                request.max_new_tokens, model_.config().max_position_embeddings);
+    throw_error(Exit::data, "prompt of {} tokens and {} new ones exceed the model's context of {}",
+                request.prompt.size(), request.max_new_tokens, model_.config().max_position_embeddings);
   if (pages_for(longest + 1) > cache_.pages())
-    throw_error(Exit::resources, "prompt of {} tokens and {} new ones need {} pages of {} positions, but the cache has {}; give it more pages",
-                request.prompt.size(), request.max_new_tokens, pages_for(longest + 1), kPageSize, cache_.pages());
+    throw_error(
+        Exit::resources,
+        "prompt of {} tokens and {} new ones need {} pages of {} positions, but the cache has {}; give it more pages",
+        request.prompt.size(), request.max_new_tokens, pages_for(longest + 1), kPageSize, cache_.pages());
   const int64_t id = next_request_++;
   Sequence* leader = nullptr;
   for (size_t i = 0; i < request.seeds.size(); ++i) {
@@ -129,8 +135,10 @@ bool Engine::make_room(const Sequence& keep) {
 bool Engine::reserve_pages(Sequence& s, int64_t positions) {
   while (static_cast<int64_t>(s.pages.size()) < pages_for(positions)) {
     const int32_t page = cache_.allocate();
-    if (page >= 0) s.pages.push_back(page);
-    else if (!make_room(s)) return false;
+    if (page >= 0)
+      s.pages.push_back(page);
+    else if (!make_room(s))
+      return false;
   }
   return true;
 }
@@ -143,7 +151,8 @@ void Engine::fork(const Sequence& leader, Sequence& s) {
     cache_.retain(leader.pages[static_cast<size_t>(i)]);
     s.pages.push_back(leader.pages[static_cast<size_t>(i)]);
   }
-  for (size_t i = 0; i < std::min(leader.hashes.size(), static_cast<size_t>(full)); ++i) s.hashes.push_back(leader.hashes[i]);
+  for (size_t i = 0; i < std::min(leader.hashes.size(), static_cast<size_t>(full)); ++i)
+    s.hashes.push_back(leader.hashes[i]);
   if (prompt % kPageSize == 0 || reserve_pages(s, prompt)) {
     if (prompt % kPageSize) pool_.copy_page(leader.pages[static_cast<size_t>(full)], s.pages.back());
     s.computed = prompt;
@@ -185,7 +194,8 @@ void Engine::remember_pages(Sequence& s) {
   const int64_t known = std::min(s.computed, s.confirmed());
   while (static_cast<int64_t>(s.hashes.size() + 1) * kPageSize <= known) {
     const size_t i = s.hashes.size();
-    const uint64_t hash = KvCache::hash(i ? s.hashes.back() : version_, {s.tokens.data() + i * kPageSize, static_cast<size_t>(kPageSize)});
+    const uint64_t hash = KvCache::hash(i ? s.hashes.back() : version_,
+                                        {s.tokens.data() + i * kPageSize, static_cast<size_t>(kPageSize)});
     cache_.remember(s.pages[i], hash);
     s.hashes.push_back(hash);
   }
@@ -193,8 +203,10 @@ void Engine::remember_pages(Sequence& s) {
 
 void Engine::accept(Sequence& s, int32_t token, float logp, float entropy) {
   const bool stops = std::find(s.stop_tokens.begin(), s.stop_tokens.end(), token) != s.stop_tokens.end();
-  if (stops) s.finish = Finish::stop;
-  else if (s.confirmed() >= s.max_length) s.finish = Finish::length;
+  if (stops)
+    s.finish = Finish::stop;
+  else if (s.confirmed() >= s.max_length)
+    s.finish = Finish::length;
   events_.push_back({s.request, s.answer, token, logp, entropy, s.finish});
   ++stats_.sampled;
 }
@@ -240,7 +252,8 @@ std::span<const Event> Engine::step() {
     s.computed += w.count;
     if (s.computed < static_cast<int64_t>(s.tokens.size())) continue;
     for (int64_t d = 0; d <= s.drafted; ++d)
-      sampled_.push_back({&s, static_cast<int32_t>(w.row + (s.confirmed() - 1 - w.position) + d), static_cast<int32_t>(d)});
+      sampled_.push_back(
+          {&s, static_cast<int32_t>(w.row + (s.confirmed() - 1 - w.position) + d), static_cast<int32_t>(d)});
     if (s.followers > 0) {
       const size_t leader_row = sampled_.size() - 1;
       for (auto& f : running_)
@@ -248,7 +261,8 @@ std::span<const Event> Engine::step() {
           fork(s, *f);
           f->leader = nullptr;
           --s.followers;
-          if (f->computed == static_cast<int64_t>(f->tokens.size())) sampled_.push_back({f.get(), sampled_[leader_row].row, 0});
+          if (f->computed == static_cast<int64_t>(f->tokens.size()))
+            sampled_.push_back({f.get(), sampled_[leader_row].row, 0});
         }
       for (auto& f : waiting_)  // not admitted yet: these will find the prompt's full pages by hash
         if (f->leader == &s) f->leader = nullptr, --s.followers;
@@ -307,7 +321,8 @@ void Engine::draft_tokens(ops::Ctx& ctx, const Tensor& h) {
     Sequence& s = *w.sequence;
     const int64_t known = std::min<int64_t>(w.position + w.count, s.confirmed() - 1);
     if (s.finish != Finish::running || known <= w.position) continue;
-    spans_.push_back({static_cast<int32_t>(tokens_.size()), static_cast<int32_t>(known - w.position), static_cast<int32_t>(w.position), s.pages.data()});
+    spans_.push_back({static_cast<int32_t>(tokens_.size()), static_cast<int32_t>(known - w.position),
+                      static_cast<int32_t>(w.position), s.pages.data()});
     for (int64_t p = w.position; p < known; ++p) {
       rows_.push_back(static_cast<int32_t>(w.row + (p - w.position)));
       tokens_.push_back(s.tokens[static_cast<size_t>(p + 1)]);
@@ -332,14 +347,22 @@ Engine::Drawn Engine::sample(ops::Ctx& ctx, const Tensor& h) {
   for (const Sampled& q : sampled_) {
     const Sampling& p = q.sequence->sampling;
     rows_.push_back(q.row);
-    sample_rows_.push_back({p.temperature, p.top_p, p.min_p, p.top_k, q.sequence->seed, q.sequence->confirmed() + q.draft});
+    sample_rows_.push_back(
+        {p.temperature, p.top_p, p.min_p, p.top_k, q.sequence->seed, q.sequence->confirmed() + q.draft});
   }
   const int64_t n = static_cast<int64_t>(rows_.size());
   const Tensor logits = model_.head(ctx, ops::gather_rows(ctx, h, rows_));
   const Drawn drawn{ctx.empty({n}, DType::i32), ctx.empty({n}), ctx.empty({n})};
   const Tensor scratch = ctx.empty({backend_.pool().size(), 2 * logits.cols()});
-  backend_.sample({.rows = n, .vocab = logits.cols(), .logits = logits.f32(), .ldl = logits.ld, .params = sample_rows_.data(),
-                   .tokens = drawn.tokens.i32(), .logp = drawn.logp.f32(), .entropy = drawn.entropy.f32(), .scratch = scratch.f32()});
+  backend_.sample({.rows = n,
+                   .vocab = logits.cols(),
+                   .logits = logits.f32(),
+                   .ldl = logits.ld,
+                   .params = sample_rows_.data(),
+                   .tokens = drawn.tokens.i32(),
+                   .logp = drawn.logp.f32(),
+                   .entropy = drawn.entropy.f32(),
+                   .scratch = scratch.f32()});
   return drawn;
 }
 

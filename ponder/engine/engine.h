@@ -28,7 +28,7 @@ struct Sampling {
 };
 
 struct Request {
-  std::vector<int32_t> prompt;  // at least one token
+  std::vector<int32_t> prompt;        // at least one token
   std::vector<uint64_t> seeds = {0};  // one answer for each
   Sampling sampling;
   int max_new_tokens = 512;
@@ -48,9 +48,9 @@ struct Event {
 };
 
 struct EngineConfig {
-  int64_t pages = 0;          // of 64 positions; 0: enough for max_sequences of max_position_embeddings / 4 (at least 64)
-  int max_sequences = 512;    // computed at once
-  int max_step_rows = 2048;   // rows of one forward pass; a longer prompt is computed in pieces
+  int64_t pages = 0;        // of 64 positions; 0: enough for max_sequences of max_position_embeddings / 4 (at least 64)
+  int max_sequences = 512;  // computed at once
+  int max_step_rows = 2048;  // rows of one forward pass; a longer prompt is computed in pieces
   bool share_prefixes = true;
   bool draft = false;  // propose a second token by the model's first MTP module
 };

@@ -4,7 +4,8 @@
 
 namespace ponder::engine {
 
-std::vector<std::vector<Answer>> generate(Engine& engine, std::vector<Request> requests, const std::function<bool(int64_t)>& progress) {
+std::vector<std::vector<Answer>> generate(Engine& engine, std::vector<Request> requests,
+                                          const std::function<bool(int64_t)>& progress) {
   PONDER_CHECK(engine.idle(), "generate needs an engine without other work");
   std::vector<std::vector<Answer>> answers(requests.size());
   int64_t first = -1, finished = 0;

@@ -6,9 +6,13 @@
 namespace ponder::engine {
 
 KvCache::KvCache(int64_t pages)
-    : refs_(static_cast<size_t>(pages)), hashes_(static_cast<size_t>(pages)), previous_(static_cast<size_t>(pages), -1),
+    : refs_(static_cast<size_t>(pages)),
+      hashes_(static_cast<size_t>(pages)),
+      previous_(static_cast<size_t>(pages), -1),
       next_(static_cast<size_t>(pages), -1) {
-  by_hash_.reserve(static_cast<size_t>(pages));
+  size_t size = 16;
+  while (size < 2 * static_cast<size_t>(pages)) size *= 2;
+  table_.assign(size, -1);
   for (int32_t p = 0; p < pages; ++p) push_idle(p, false);
 }
 
@@ -31,8 +35,7 @@ int32_t KvCache::allocate() {
   const int32_t page = oldest_;
   if (page < 0) return -1;
   unlink(page);
-  uint64_t& hash = hashes_[static_cast<size_t>(page)];
-  if (hash) by_hash_.erase(hash), hash = 0;
+  forget(page);
   refs_[static_cast<size_t>(page)] = 1;
   ++in_use_;
   return page;
@@ -58,22 +61,50 @@ void KvCache::release(int32_t page) {
 uint64_t KvCache::hash(uint64_t previous, std::span<const int32_t> tokens) {
   uint64_t h = previous;
   for (size_t i = 0; i < tokens.size(); i += 2) {
-    const uint64_t pair = static_cast<uint32_t>(tokens[i]) | (i + 1 < tokens.size() ? uint64_t{static_cast<uint32_t>(tokens[i + 1])} << 32 : 0);
+    const uint64_t pair = static_cast<uint32_t>(tokens[i]) |
+                          (i + 1 < tokens.size() ? uint64_t{static_cast<uint32_t>(tokens[i + 1])} << 32 : 0);
     const auto w = philox(h, pair, i);
     h = uint64_t{w[1]} << 32 | w[0];
   }
   return h | 1;
 }
 
+size_t KvCache::slot_of(uint64_t hash) const {
+  const size_t mask = table_.size() - 1;
+  size_t i = hash >> 8 & mask;
+  while (table_[i] >= 0 && hashes_[static_cast<size_t>(table_[i])] != hash) i = (i + 1) & mask;
+  return i;
+}
+
 void KvCache::remember(int32_t page, uint64_t hash) {
-  if (by_hash_.emplace(hash, page).second) hashes_[static_cast<size_t>(page)] = hash;
+  int32_t& slot = table_[slot_of(hash)];
+  if (slot >= 0) return;
+  slot = page;
+  hashes_[static_cast<size_t>(page)] = hash;
+}
+
+void KvCache::forget(int32_t page) {
+  uint64_t& hash = hashes_[static_cast<size_t>(page)];
+  if (!hash) return;
+  const size_t mask = table_.size() - 1;
+  size_t hole = slot_of(hash);
+  hash = 0;
+  table_[hole] = -1;
+  for (size_t i = (hole + 1) & mask; table_[i] >= 0;
+       i = (i + 1) & mask) {  // close the gap: move back what probed past it
+    const size_t home = hashes_[static_cast<size_t>(table_[i])] >> 8 & mask;
+    if (((i - home) & mask) >= ((i - hole) & mask)) {
+      table_[hole] = table_[i];
+      table_[i] = -1;
+      hole = i;
+    }
+  }
 }
 
 int32_t KvCache::find(uint64_t hash) {
-  const auto it = by_hash_.find(hash);
-  if (it == by_hash_.end()) return -1;
-  retain(it->second);
-  return it->second;
+  const int32_t page = table_[slot_of(hash)];
+  if (page >= 0) retain(page);
+  return page;
 }
 
 }  // namespace ponder::engine

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 #include "ponder/model/kv.h"
@@ -32,17 +31,17 @@ class KvCache {
   int64_t in_use() const { return in_use_; }
 
  private:
-  struct Hash {
-    size_t operator()(uint64_t x) const { return x; }
-  };
+  // Pages by hash: open addressing with linear probing, sized once (no allocation while sequences run).
+  size_t slot_of(uint64_t hash) const;  // where it is, or the empty slot where it would go
+  void forget(int32_t page);
   void unlink(int32_t page);
   void push_idle(int32_t page, bool oldest);
 
   std::vector<int32_t> refs_;
-  std::vector<uint64_t> hashes_;  // 0: none
+  std::vector<uint64_t> hashes_;          // 0: none
   std::vector<int32_t> previous_, next_;  // idle pages in the order of their release, oldest first
   int32_t oldest_ = -1, newest_ = -1;
-  std::unordered_map<uint64_t, int32_t, Hash> by_hash_;
+  std::vector<int32_t> table_;  // pages, -1: empty; the size is a power of two, at least twice the pages
   int64_t in_use_ = 0;
 };
 

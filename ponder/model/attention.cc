@@ -10,7 +10,9 @@ using ops::Slice;
 namespace {
 
 double fan_in(int64_t n) { return 1 / std::sqrt(double(n)); }
-double output_std(const ModelConfig& c, int64_t n) { return fan_in(n) * c.init_output_scale / std::sqrt(double(c.num_hidden_layers)); }
+double output_std(const ModelConfig& c, int64_t n) {
+  return fan_in(n) * c.init_output_scale / std::sqrt(double(c.num_hidden_layers));
+}
 
 ops::KvRef kv_ref(const Batch& batch, int layer) { return {batch.kv->layout(), batch.spans, batch.kv->layer(layer)}; }
 
@@ -18,14 +20,23 @@ ops::KvRef kv_ref(const Batch& batch, int layer) { return {batch.kv->layout(), b
 class Gqa final : public Attention {
  public:
   Gqa(Params& params, const ModelConfig& c, const std::string& prefix, int layer)
-      : layer_(layer), heads_(c.num_attention_heads), kv_heads_(c.num_key_value_heads), width_(c.head_width()),
-        eps_(static_cast<float>(c.rms_norm_eps)), scale_(static_cast<float>(c.softmax_scale())) {
+      : layer_(layer),
+        heads_(c.num_attention_heads),
+        kv_heads_(c.num_key_value_heads),
+        width_(c.head_width()),
+        eps_(static_cast<float>(c.rms_norm_eps)),
+        scale_(static_cast<float>(c.softmax_scale())) {
     const int64_t d = c.hidden_size, q = int64_t{heads_} * width_, kv = int64_t{kv_heads_} * width_;
-    qkv_ = &params.matrix(prefix + "qkv", {{prefix + "q_proj.weight", 0, {q, d}}, {prefix + "k_proj.weight", q * d, {kv, d}},
-                                           {prefix + "v_proj.weight", (q + kv) * d, {kv, d}}}, q + 2 * kv, d, fan_in(d));
+    qkv_ = &params.matrix(prefix + "qkv",
+                          {{prefix + "q_proj.weight", 0, {q, d}},
+                           {prefix + "k_proj.weight", q * d, {kv, d}},
+                           {prefix + "v_proj.weight", (q + kv) * d, {kv, d}}},
+                          q + 2 * kv, d, fan_in(d));
     if (c.attention_bias)
-      bias_ = &params.vector(prefix + "qkv_bias", {{prefix + "q_proj.bias", 0, {q}}, {prefix + "k_proj.bias", q, {kv}},
-                                                   {prefix + "v_proj.bias", q + kv, {kv}}}, q + 2 * kv, 0);
+      bias_ = &params.vector(
+          prefix + "qkv_bias",
+          {{prefix + "q_proj.bias", 0, {q}}, {prefix + "k_proj.bias", q, {kv}}, {prefix + "v_proj.bias", q + kv, {kv}}},
+          q + 2 * kv, 0);
     if (c.qk_norm) {
       q_norm_ = &params.vector(prefix + "q_norm", {{prefix + "q_norm.weight", 0, {width_}}}, width_, 1);
       k_norm_ = &params.vector(prefix + "k_norm", {{prefix + "k_norm.weight", 0, {width_}}}, width_, 1);
@@ -57,23 +68,34 @@ class Gqa final : public Attention {
 class Mla final : public Attention {
  public:
   Mla(Params& params, const ModelConfig& c, const std::string& prefix, int layer, MlaForm form)
-      : layer_(layer), form_(form), d_{c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.kv_lora_rank},
-        q_lora_(c.q_lora_rank), scale_(static_cast<float>(c.softmax_scale())) {
+      : layer_(layer),
+        form_(form),
+        d_{c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.kv_lora_rank},
+        q_lora_(c.q_lora_rank),
+        scale_(static_cast<float>(c.softmax_scale())) {
     const int64_t d = c.hidden_size, q = int64_t{d_.heads} * (d_.nope + d_.rope), kv = d_.lora + d_.rope;
     const int64_t first = q_lora_ ? q_lora_ : q;
-    a_ = &params.matrix(prefix + "a", {{prefix + (q_lora_ ? "q_a_proj.weight" : "q_proj.weight"), 0, {first, d}},
-                                       {prefix + "kv_a_proj_with_mqa.weight", first * d, {kv, d}}}, first + kv, d, fan_in(d));
+    a_ = &params.matrix(prefix + "a",
+                        {{prefix + (q_lora_ ? "q_a_proj.weight" : "q_proj.weight"), 0, {first, d}},
+                         {prefix + "kv_a_proj_with_mqa.weight", first * d, {kv, d}}},
+                        first + kv, d, fan_in(d));
     if (q_lora_) {
       q_norm_ = &params.vector(prefix + "q_a_layernorm", {{prefix + "q_a_layernorm.weight", 0, {q_lora_}}}, q_lora_, 1);
-      q_b_ = &params.matrix(prefix + "q_b", {{prefix + "q_b_proj.weight", 0, {q, q_lora_}}}, q, q_lora_, fan_in(q_lora_));
+      q_b_ =
+          &params.matrix(prefix + "q_b", {{prefix + "q_b_proj.weight", 0, {q, q_lora_}}}, q, q_lora_, fan_in(q_lora_));
     }
-    kv_norm_ = &params.vector(prefix + "kv_a_layernorm", {{prefix + "kv_a_layernorm.weight", 0, {d_.lora}}}, d_.lora, 1);
+    kv_norm_ =
+        &params.vector(prefix + "kv_a_layernorm", {{prefix + "kv_a_layernorm.weight", 0, {d_.lora}}}, d_.lora, 1);
     const int64_t head_rows = d_.nope + d_.v;
-    kv_b_ = &params.matrix(prefix + "kv_b", {{prefix + "kv_b_proj.weight", 0, {d_.heads * head_rows, d_.lora}}}, d_.heads * head_rows, d_.lora,
-                           fan_in(d_.lora));
-    kv_b_->matrices = {.batch = d_.heads, .n = d_.v, .k = d_.lora, .offset = int64_t{d_.nope} * d_.lora, .stride = head_rows * d_.lora};
-    o_ = &params.matrix(prefix + "o", {{prefix + "o_proj.weight", 0, {d, int64_t{d_.heads} * d_.v}}}, d, int64_t{d_.heads} * d_.v,
-                        output_std(c, int64_t{d_.heads} * d_.v));
+    kv_b_ = &params.matrix(prefix + "kv_b", {{prefix + "kv_b_proj.weight", 0, {d_.heads * head_rows, d_.lora}}},
+                           d_.heads * head_rows, d_.lora, fan_in(d_.lora));
+    kv_b_->matrices = {.batch = d_.heads,
+                       .n = d_.v,
+                       .k = d_.lora,
+                       .offset = int64_t{d_.nope} * d_.lora,
+                       .stride = head_rows * d_.lora};
+    o_ = &params.matrix(prefix + "o", {{prefix + "o_proj.weight", 0, {d, int64_t{d_.heads} * d_.v}}}, d,
+                        int64_t{d_.heads} * d_.v, output_std(c, int64_t{d_.heads} * d_.v));
   }
 
   Tensor forward(ops::Ctx& ctx, const Tensor& x, const Batch& batch, const ops::RopeTable& rope) const override {
@@ -81,10 +103,12 @@ class Mla final : public Attention {
     const int64_t kv = d_.lora + d_.rope;
     Tensor q = a.columns(0, a.cols() - kv);
     if (q_lora_) q = ops::linear(ctx, ops::rms_norm(ctx, q, *q_norm_, kLatentEps), *q_b_);
-    const Tensor latent = ops::mla_latent(ctx, a.columns(a.cols() - kv, kv), *kv_norm_, kLatentEps, d_, rope, batch.positions);
+    const Tensor latent =
+        ops::mla_latent(ctx, a.columns(a.cols() - kv, kv), *kv_norm_, kLatentEps, d_, rope, batch.positions);
     if (form_ == MlaForm::absorbed) {
       const Tensor q_absorbed = ops::mla_absorb_query(ctx, q, *kv_b_, d_, rope, batch.positions);
-      const Tensor u = ops::attention(ctx, q_absorbed, latent, latent.columns(0, d_.lora), d_.heads, scale_, kv_ref(batch, layer_));
+      const Tensor u =
+          ops::attention(ctx, q_absorbed, latent, latent.columns(0, d_.lora), d_.heads, scale_, kv_ref(batch, layer_));
       return ops::linear(ctx, ops::mla_absorb_output(ctx, u, *kv_b_, d_), *o_);
     }
     const auto [k, v] = ops::mla_expand(ctx, latent, *kv_b_, d_);
@@ -104,7 +128,8 @@ class Mla final : public Attention {
 
 }  // namespace
 
-std::unique_ptr<Attention> make_attention(Params& params, const ModelConfig& config, const std::string& prefix, int layer, MlaForm form) {
+std::unique_ptr<Attention> make_attention(Params& params, const ModelConfig& config, const std::string& prefix,
+                                          int layer, MlaForm form) {
   if (config.mla()) return std::make_unique<Mla>(params, config, prefix, layer, form);
   return std::make_unique<Gqa>(params, config, prefix, layer);
 }

@@ -19,6 +19,7 @@ class Attention {
 };
 
 // `prefix` is "model.layers.N.self_attn."; `layer` picks the pages.
-std::unique_ptr<Attention> make_attention(Params& params, const ModelConfig& config, const std::string& prefix, int layer, MlaForm form);
+std::unique_ptr<Attention> make_attention(Params& params, const ModelConfig& config, const std::string& prefix,
+                                          int layer, MlaForm form);
 
 }  // namespace ponder::model

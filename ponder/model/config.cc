@@ -31,9 +31,11 @@ void validate(const ModelConfig& c) {
   need(c.intermediate_size > 0, "intermediate_size must be positive");
   need(c.num_hidden_layers > 0 && c.num_hidden_layers <= 10000, "num_hidden_layers must be in 1 .. 10000");
   need(c.num_attention_heads > 0, "num_attention_heads must be positive");
-  need(c.num_nextn_predict_layers >= 0 && c.num_nextn_predict_layers <= 8, "num_nextn_predict_layers must be in 0 .. 8");
+  need(c.num_nextn_predict_layers >= 0 && c.num_nextn_predict_layers <= 8,
+       "num_nextn_predict_layers must be in 0 .. 8");
   need(c.rope_theta > 0, "rope_theta must be positive");
-  need(c.rope_scaling == "none" || c.original_max_position_embeddings > 0, "rope_scaling needs original_max_position_embeddings");
+  need(c.rope_scaling == "none" || c.original_max_position_embeddings > 0,
+       "rope_scaling needs original_max_position_embeddings");
   need(c.rope_scaling == "none" || c.rope_factor > 0, "rope_scaling needs a positive factor");
   if (c.mla()) {
     need(c.qk_nope_head_dim > 0 && c.v_head_dim > 0, "MLA needs qk_nope_head_dim and v_head_dim");
@@ -42,19 +44,23 @@ void validate(const ModelConfig& c) {
   } else {
     need(c.num_key_value_heads > 0 && c.num_attention_heads % c.num_key_value_heads == 0,
          "num_attention_heads must be a multiple of num_key_value_heads");
-    need(c.head_dim > 0 || c.hidden_size % c.num_attention_heads == 0, "hidden_size must be a multiple of num_attention_heads, or head_dim given");
+    need(c.head_dim > 0 || c.hidden_size % c.num_attention_heads == 0,
+         "hidden_size must be a multiple of num_attention_heads, or head_dim given");
     need(c.partial_rotary_factor > 0 && c.partial_rotary_factor <= 1, "partial_rotary_factor must be in (0, 1]");
     need(int(c.head_width() * c.partial_rotary_factor) % 2 == 0, "the rotated part of a head must be even");
   }
   if (c.n_routed_experts > 0) {
     need(c.n_routed_experts <= 1024, "n_routed_experts must be at most 1024");
-    need(c.num_experts_per_tok > 0 && c.num_experts_per_tok <= c.n_routed_experts, "num_experts_per_tok must be in 1 .. n_routed_experts");
+    need(c.num_experts_per_tok > 0 && c.num_experts_per_tok <= c.n_routed_experts,
+         "num_experts_per_tok must be in 1 .. n_routed_experts");
     need(c.moe_intermediate_size > 0, "moe_intermediate_size must be positive");
     need(c.n_shared_experts >= 0, "n_shared_experts must not be negative");
     need(c.n_group > 0 && c.n_routed_experts % c.n_group == 0, "n_routed_experts must be a multiple of n_group");
     need(c.topk_group > 0 && c.topk_group <= c.n_group, "topk_group must be in 1 .. n_group");
-    need(c.topk_group * (c.n_routed_experts / c.n_group) >= c.num_experts_per_tok, "the kept groups hold fewer than num_experts_per_tok experts");
-    need(c.topk_method != "noaux_tc" || c.n_group == 1 || c.n_routed_experts / c.n_group >= 2, "noaux_tc scores groups by two experts");
+    need(c.topk_group * (c.n_routed_experts / c.n_group) >= c.num_experts_per_tok,
+         "the kept groups hold fewer than num_experts_per_tok experts");
+    need(c.topk_method != "noaux_tc" || c.n_group == 1 || c.n_routed_experts / c.n_group >= 2,
+         "noaux_tc scores groups by two experts");
   }
 }
 
@@ -73,7 +79,8 @@ class Reader {
       if (!it->is_boolean()) fail(key, "a boolean");
       to = it->get<bool>();
     } else if constexpr (std::is_integral_v<T>) {
-      if (!it->is_number_integer() || it->get<int64_t>() < 0 || it->get<int64_t>() > (int64_t{1} << 30)) fail(key, "an integer in 0 .. 2^30");
+      if (!it->is_number_integer() || it->get<int64_t>() < 0 || it->get<int64_t>() > (int64_t{1} << 30))
+        fail(key, "an integer in 0 .. 2^30");
       to = static_cast<T>(it->get<int64_t>());
     } else if constexpr (std::is_floating_point_v<T>) {
       if (!it->is_number()) fail(key, "a number");
@@ -95,7 +102,8 @@ class Reader {
 }  // namespace
 
 ModelConfig parse_config_json(const std::string& text, const std::string& place) {
-  if (text.size() > (size_t{16} << 20)) throw_error(Exit::data, "{}: {} bytes is too large for a config.json", place, text.size());
+  if (text.size() > (size_t{16} << 20))
+    throw_error(Exit::data, "{}: {} bytes is too large for a config.json", place, text.size());
   const json root = json::parse(text, nullptr, false);
   if (root.is_discarded() || !root.is_object()) throw_error(Exit::data, "{}: not a JSON object", place);
   const Reader read(root, place);
@@ -104,12 +112,16 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
   read("model_type", c.model_type);
   const bool deepseek = c.model_type == "deepseek_v3" || c.model_type == "deepseek_v2";
   if (!deepseek && c.model_type != "llama" && c.model_type != "qwen2" && c.model_type != "qwen3")
-    throw_error(Exit::data, "{}: model_type \"{}\" is not supported (supported: deepseek_v3, deepseek_v2, llama, qwen2, qwen3)", place, c.model_type);
+    throw_error(Exit::data,
+                "{}: model_type \"{}\" is not supported (supported: deepseek_v3, deepseek_v2, llama, qwen2, qwen3)",
+                place, c.model_type);
   std::string act = "silu";
   read("hidden_act", act);
   if (act != "silu") throw_error(Exit::data, "{}: hidden_act \"{}\" is not supported (supported: silu)", place, act);
   if (root.contains("quantization_config"))
-    throw_error(Exit::data, "{}: quantised weights (quantization_config) are not supported yet; use a BF16 or F32 checkpoint", place);
+    throw_error(Exit::data,
+                "{}: quantised weights (quantization_config) are not supported yet; use a BF16 or F32 checkpoint",
+                place);
 
   read("vocab_size", c.vocab_size);
   read("hidden_size", c.hidden_size);
@@ -153,11 +165,15 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
     read("num_nextn_predict_layers", c.num_nextn_predict_layers);
     int frequency = 1;
     read("moe_layer_freq", frequency);
-    if (frequency != 1) throw_error(Exit::data, "{}: moe_layer_freq {} is not supported (supported: 1)", place, frequency);
+    if (frequency != 1)
+      throw_error(Exit::data, "{}: moe_layer_freq {} is not supported (supported: 1)", place, frequency);
     if (c.scoring_func != "sigmoid" && c.scoring_func != "softmax")
-      throw_error(Exit::data, "{}: scoring_func \"{}\" is not supported (supported: sigmoid, softmax)", place, c.scoring_func);
+      throw_error(Exit::data, "{}: scoring_func \"{}\" is not supported (supported: sigmoid, softmax)", place,
+                  c.scoring_func);
     if (c.topk_method != "noaux_tc" && c.topk_method != "greedy" && c.topk_method != "group_limited_greedy")
-      throw_error(Exit::data, "{}: topk_method \"{}\" is not supported (supported: noaux_tc, greedy, group_limited_greedy)", place, c.topk_method);
+      throw_error(Exit::data,
+                  "{}: topk_method \"{}\" is not supported (supported: noaux_tc, greedy, group_limited_greedy)", place,
+                  c.topk_method);
   } else {
     read("head_dim", c.head_dim);
     read("partial_rotary_factor", c.partial_rotary_factor);

@@ -21,10 +21,10 @@ struct ModelConfig {
 
   // Grouped-query attention
   int num_key_value_heads = 4;
-  int head_dim = 0;                   // 0: hidden_size / num_attention_heads
-  double partial_rotary_factor = 1;   // the first share of each head is rotated
-  bool attention_bias = false;        // q, k, v (qwen2: true)
-  bool qk_norm = false;               // RMSNorm per head on q and k (qwen3: true)
+  int head_dim = 0;                  // 0: hidden_size / num_attention_heads
+  double partial_rotary_factor = 1;  // the first share of each head is rotated
+  bool attention_bias = false;       // q, k, v (qwen2: true)
+  bool qk_norm = false;              // RMSNorm per head on q and k (qwen3: true)
 
   // Multi-head latent attention
   int q_lora_rank = 0;  // 0: one q_proj
@@ -64,13 +64,14 @@ struct ModelConfig {
   bool mla() const { return kv_lora_rank > 0; }
   bool moe_layer(int layer) const { return n_routed_experts > 0 && layer >= first_k_dense_replace; }
   int head_width() const { return head_dim ? head_dim : hidden_size / num_attention_heads; }
-  int moe_layers() const;   // layers with experts, MTP modules included
+  int moe_layers() const;  // layers with experts, MTP modules included
   int kv_layers() const { return num_hidden_layers + num_nextn_predict_layers; }
   double softmax_scale() const;
 
   template <class V>
   void fields(V& v) {
-    v.field("model_type", model_type, {.help = "architecture", .choices = {"deepseek_v3", "deepseek_v2", "llama", "qwen2", "qwen3"}});
+    v.field("model_type", model_type,
+            {.help = "architecture", .choices = {"deepseek_v3", "deepseek_v2", "llama", "qwen2", "qwen3"}});
     v.field("vocab_size", vocab_size, {.help = "rows of the embedding; 0: as the tokenizer has"});
     v.field("hidden_size", hidden_size, {.help = "width of the residual stream"});
     v.field("intermediate_size", intermediate_size, {.help = "width of a dense MLP"});
@@ -92,11 +93,13 @@ struct ModelConfig {
     v.field("rope_theta", rope_theta, {.help = "base of the rotary frequencies"});
     v.field("rope_scaling", rope_scaling, {.help = "context extension", .choices = {"none", "yarn", "llama3"}});
     v.field("rope_factor", rope_factor, {.help = "context extension factor"});
-    v.field("original_max_position_embeddings", original_max_position_embeddings, {.help = "context before the extension"});
+    v.field("original_max_position_embeddings", original_max_position_embeddings,
+            {.help = "context before the extension"});
     v.field("beta_fast", beta_fast, {.help = "YaRN"});
     v.field("beta_slow", beta_slow, {.help = "YaRN"});
     v.field("mscale", mscale, {.help = "YaRN"});
-    v.field("mscale_all_dim", mscale_all_dim, {.help = "YaRN: the softmax scale is multiplied by (0.1 m ln factor + 1)^2"});
+    v.field("mscale_all_dim", mscale_all_dim,
+            {.help = "YaRN: the softmax scale is multiplied by (0.1 m ln factor + 1)^2"});
     v.field("low_freq_factor", low_freq_factor, {.help = "llama3 scaling"});
     v.field("high_freq_factor", high_freq_factor, {.help = "llama3 scaling"});
     v.field("n_routed_experts", n_routed_experts, {.help = "routed experts of a layer; 0: dense"});
@@ -106,13 +109,15 @@ struct ModelConfig {
     v.field("first_k_dense_replace", first_k_dense_replace, {.help = "leading layers with a dense MLP"});
     v.field("n_group", n_group, {.help = "groups of experts"});
     v.field("topk_group", topk_group, {.help = "groups that a token may use"});
-    v.field("topk_method", topk_method, {.help = "how experts are chosen", .choices = {"noaux_tc", "greedy", "group_limited_greedy"}});
+    v.field("topk_method", topk_method,
+            {.help = "how experts are chosen", .choices = {"noaux_tc", "greedy", "group_limited_greedy"}});
     v.field("scoring_func", scoring_func, {.help = "scores of experts", .choices = {"sigmoid", "softmax"}});
     v.field("norm_topk_prob", norm_topk_prob, {.help = "gates sum to 1 before scaling"});
     v.field("routed_scaling_factor", routed_scaling_factor, {.help = "factor of the gates"});
     v.field("num_nextn_predict_layers", num_nextn_predict_layers, {.help = "multi-token prediction modules"});
     v.field("init_embedding_std", init_embedding_std, {.help = "standard deviation of initial embeddings"});
-    v.field("init_output_scale", init_output_scale, {.help = "initial scale of attention and MLP outputs, over sqrt(layers)"});
+    v.field("init_output_scale", init_output_scale,
+            {.help = "initial scale of attention and MLP outputs, over sqrt(layers)"});
   }
 };
 

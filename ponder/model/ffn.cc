@@ -10,14 +10,19 @@ using ops::Slice;
 
 namespace {
 double fan_in(int64_t n) { return 1 / std::sqrt(double(n)); }
-double output_std(const ModelConfig& c, int64_t n) { return fan_in(n) * c.init_output_scale / std::sqrt(double(c.num_hidden_layers)); }
+double output_std(const ModelConfig& c, int64_t n) {
+  return fan_in(n) * c.init_output_scale / std::sqrt(double(c.num_hidden_layers));
+}
 }  // namespace
 
 Mlp::Mlp(Params& params, const ModelConfig& c, const std::string& prefix, int64_t width, int64_t down_fan_in) {
   const int64_t d = c.hidden_size;
-  gate_up_ = &params.matrix(prefix + "gate_up", {{prefix + "gate_proj.weight", 0, {width, d}}, {prefix + "up_proj.weight", width * d, {width, d}}},
-                            2 * width, d, fan_in(d));
-  down_ = &params.matrix(prefix + "down", {{prefix + "down_proj.weight", 0, {d, width}}}, d, width, output_std(c, down_fan_in));
+  gate_up_ =
+      &params.matrix(prefix + "gate_up",
+                     {{prefix + "gate_proj.weight", 0, {width, d}}, {prefix + "up_proj.weight", width * d, {width, d}}},
+                     2 * width, d, fan_in(d));
+  down_ = &params.matrix(prefix + "down", {{prefix + "down_proj.weight", 0, {d, width}}}, d, width,
+                         output_std(c, down_fan_in));
 }
 
 Tensor Mlp::forward(ops::Ctx& ctx, const Tensor& x) const {
@@ -27,14 +32,18 @@ Tensor Mlp::forward(ops::Ctx& ctx, const Tensor& x) const {
 Moe::Moe(Params& params, const ModelConfig& c, const std::string& prefix, int index) : index_(index) {
   const int64_t d = c.hidden_size, f = c.moe_intermediate_size, e = c.n_routed_experts;
   const bool v3 = c.topk_method == "noaux_tc";
-  config_ = {.experts = c.n_routed_experts, .top_k = c.num_experts_per_tok, .n_group = c.topk_method == "greedy" ? 1 : c.n_group,
+  config_ = {.experts = c.n_routed_experts,
+             .top_k = c.num_experts_per_tok,
+             .n_group = c.topk_method == "greedy" ? 1 : c.n_group,
              .topk_group = c.topk_method == "greedy" ? 1 : c.topk_group,
              .scoring = c.scoring_func == "softmax" ? kernels::Scoring::softmax : kernels::Scoring::sigmoid,
-             .group_score = v3 ? kernels::GroupScore::top2_sum : kernels::GroupScore::max, .normalize = c.norm_topk_prob,
+             .group_score = v3 ? kernels::GroupScore::top2_sum : kernels::GroupScore::max,
+             .normalize = c.norm_topk_prob,
              .scaling = static_cast<float>(c.routed_scaling_factor)};
   router_ = &params.matrix(prefix + "gate", {{prefix + "gate.weight", 0, {e, d}}}, e, d, fan_in(d));
   if (v3)
-    bias_ = &params.vector(prefix + "bias", {{prefix + "gate.e_score_correction_bias", 0, {e}}}, e, 0, /*trainable=*/false);
+    bias_ =
+        &params.vector(prefix + "bias", {{prefix + "gate.e_score_correction_bias", 0, {e}}}, e, 0, /*trainable=*/false);
   std::vector<Slice> gate_up, down;
   for (int64_t i = 0; i < e; ++i) {
     const std::string expert = prefix + "experts." + std::to_string(i) + ".";
@@ -47,7 +56,8 @@ Moe::Moe(Params& params, const ModelConfig& c, const std::string& prefix, int in
   gate_up_->matrices = {.batch = e, .n = 2 * f, .k = d, .offset = 0, .stride = 2 * f * d};
   down_ = &params.matrix(prefix + "experts.down", std::move(down), e * d, f, output_std(c, visited));
   down_->matrices = {.batch = e, .n = d, .k = f, .offset = 0, .stride = d * f};
-  if (c.n_shared_experts) shared_ = std::make_unique<Mlp>(params, c, prefix + "shared_experts.", f * c.n_shared_experts, visited);
+  if (c.n_shared_experts)
+    shared_ = std::make_unique<Mlp>(params, c, prefix + "shared_experts.", f * c.n_shared_experts, visited);
 }
 
 Tensor Moe::forward(ops::Ctx& ctx, const Tensor& x, std::span<const kernels::Span> spans, Observed* observed) const {

@@ -14,12 +14,15 @@ kernels::PageLayout page_layout(const ModelConfig& c, MlaForm form) {
 }
 
 KvPool::KvPool(const kernels::PageLayout& layout, int layers, int64_t pages)
-    : layout_(layout), layers_(layers), pages_(pages),
+    : layout_(layout),
+      layers_(layers),
+      pages_(pages),
       memory_(static_cast<size_t>(layers * pages * layout.page_floats()) * sizeof(float)) {}
 
 void KvPool::copy_page(int32_t from, int32_t to) const {
   const int64_t n = layout_.page_floats();
-  for (int l = 0; l < layers_; ++l) std::memcpy(layer(l) + to * n, layer(l) + from * n, static_cast<size_t>(n) * sizeof(float));
+  for (int l = 0; l < layers_; ++l)
+    std::memcpy(layer(l) + to * n, layer(l) + from * n, static_cast<size_t>(n) * sizeof(float));
 }
 
 void SequenceBatch::clear() {

@@ -40,9 +40,9 @@ class KvPool {
 
 // One forward pass: rows of several sequences, one below the other.
 struct Batch {
-  std::span<const int32_t> tokens;      // [T]
-  std::span<const int32_t> positions;   // [T]
-  std::span<const kernels::Span> spans; // which rows belong to which sequence, and its pages
+  std::span<const int32_t> tokens;       // [T]
+  std::span<const int32_t> positions;    // [T]
+  std::span<const kernels::Span> spans;  // which rows belong to which sequence, and its pages
   const KvPool* kv = nullptr;
 };
 

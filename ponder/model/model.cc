@@ -10,33 +10,41 @@ Block::Block(Params& params, const ModelConfig& c, int layer, MlaForm form) : ep
   const int64_t d = c.hidden_size;
   attn_norm_ = &params.vector(prefix + "input_layernorm", {{prefix + "input_layernorm.weight", 0, {d}}}, d, 1);
   attention_ = make_attention(params, c, prefix + "self_attn.", layer, form);
-  ffn_norm_ = &params.vector(prefix + "post_attention_layernorm", {{prefix + "post_attention_layernorm.weight", 0, {d}}}, d, 1);
-  if (c.moe_layer(layer)) moe_ = std::make_unique<Moe>(params, c, prefix + "mlp.", layer - c.first_k_dense_replace);
-  else mlp_ = std::make_unique<Mlp>(params, c, prefix + "mlp.", c.intermediate_size, c.intermediate_size);
+  ffn_norm_ =
+      &params.vector(prefix + "post_attention_layernorm", {{prefix + "post_attention_layernorm.weight", 0, {d}}}, d, 1);
+  if (c.moe_layer(layer))
+    moe_ = std::make_unique<Moe>(params, c, prefix + "mlp.", layer - c.first_k_dense_replace);
+  else
+    mlp_ = std::make_unique<Mlp>(params, c, prefix + "mlp.", c.intermediate_size, c.intermediate_size);
 }
 
-Tensor Block::forward(ops::Ctx& ctx, const Tensor& x, const Batch& batch, const ops::RopeTable& rope, Observed* observed) const {
+Tensor Block::forward(ops::Ctx& ctx, const Tensor& x, const Batch& batch, const ops::RopeTable& rope,
+                      Observed* observed) const {
   const Tensor h = ops::add(ctx, x, attention_->forward(ctx, ops::rms_norm(ctx, x, *attn_norm_, eps_), batch, rope));
   const Tensor y = ops::rms_norm(ctx, h, *ffn_norm_, eps_);
   return ops::add(ctx, h, moe_ ? moe_->forward(ctx, y, batch.spans, observed) : mlp_->forward(ctx, y));
 }
 
-Model::Model(ModelConfig config, const ModelOptions& options) : config_(std::move(config)), form_(options.mla_form), rope_(config_) {
+Model::Model(ModelConfig config, const ModelOptions& options)
+    : config_(std::move(config)), form_(options.mla_form), rope_(config_) {
   if (!options.mtp) config_.num_nextn_predict_layers = 0;
   validate(config_);
   const int64_t v = config_.vocab_size, d = config_.hidden_size;
   embedding_ = &params_.matrix("embed", {{"model.embed_tokens.weight", 0, {v, d}}}, v, d, config_.init_embedding_std);
-  for (int l = 0; l < config_.num_hidden_layers; ++l) blocks_.push_back(std::make_unique<Block>(params_, config_, l, form_));
+  for (int l = 0; l < config_.num_hidden_layers; ++l)
+    blocks_.push_back(std::make_unique<Block>(params_, config_, l, form_));
   final_norm_ = &params_.vector("norm", {{"model.norm.weight", 0, {d}}}, d, 1);
-  head_ = config_.tie_word_embeddings ? embedding_
-                                      : &params_.matrix("head", {{"lm_head.weight", 0, {v, d}}}, v, d, 1 / std::sqrt(double(d)));
+  head_ = config_.tie_word_embeddings
+              ? embedding_
+              : &params_.matrix("head", {{"lm_head.weight", 0, {v, d}}}, v, d, 1 / std::sqrt(double(d)));
   for (int k = 0; k < config_.num_nextn_predict_layers; ++k) {
     const int layer = config_.num_hidden_layers + k;
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
     Mtp m{};
     m.enorm = &params_.vector(prefix + "enorm", {{prefix + "enorm.weight", 0, {d}}}, d, 1);
     m.hnorm = &params_.vector(prefix + "hnorm", {{prefix + "hnorm.weight", 0, {d}}}, d, 1);
-    m.eh_proj = &params_.matrix(prefix + "eh_proj", {{prefix + "eh_proj.weight", 0, {d, 2 * d}}}, d, 2 * d, 1 / std::sqrt(2.0 * double(d)));
+    m.eh_proj = &params_.matrix(prefix + "eh_proj", {{prefix + "eh_proj.weight", 0, {d, 2 * d}}}, d, 2 * d,
+                                1 / std::sqrt(2.0 * double(d)));
     m.block = std::make_unique<Block>(params_, config_, layer, form_);
     m.head_norm = &params_.vector(prefix + "shared_head.norm", {{prefix + "shared_head.norm.weight", 0, {d}}}, d, 1);
     mtp_.push_back(std::move(m));
@@ -45,7 +53,9 @@ Model::Model(ModelConfig config, const ModelOptions& options) : config_(std::mov
 }
 
 namespace {
-int64_t positions_needed(const Batch& b) { return b.positions.empty() ? 0 : *std::max_element(b.positions.begin(), b.positions.end()) + 1; }
+int64_t positions_needed(const Batch& b) {
+  return b.positions.empty() ? 0 : *std::max_element(b.positions.begin(), b.positions.end()) + 1;
+}
 }  // namespace
 
 Tensor Model::body(ops::Ctx& ctx, const Batch& batch, Observed* observed) const {
@@ -101,9 +111,11 @@ int64_t Model::active_params() const {
   for (const ops::Param& p : params_.list()) {
     int64_t size = p.value.size();
     if (p.name.find("experts.gate_up") != std::string::npos || p.name.find("experts.down") != std::string::npos)
-      if (p.matrices.batch > 1 && p.name.find("shared") == std::string::npos) size = size / config_.n_routed_experts * config_.num_experts_per_tok;
+      if (p.matrices.batch > 1 && p.name.find("shared") == std::string::npos)
+        size = size / config_.n_routed_experts * config_.num_experts_per_tok;
     if (&p == embedding_ && head_ != embedding_) size = 0;
-    if (p.name.find("model.layers." + std::to_string(config_.num_hidden_layers)) == 0) size = 0;  // MTP: not in generation
+    if (p.name.find("model.layers." + std::to_string(config_.num_hidden_layers)) == 0)
+      size = 0;  // MTP: not in generation
     n += size;
   }
   return n;

@@ -26,17 +26,18 @@ struct ModelOptions {
 
 // What a forward pass found out on its way, for whoever asks.
 struct Observed {
-  std::vector<int64_t> expert_counts;           // [moe_layers, experts], added to
-  std::vector<Tensor>* residuals = nullptr;     // the residual stream after every layer
-  float balance_weight = 0;                     // alpha of the balance loss, per sequence; 0: off
-  double balance = 0;                           // sum of the balance loss over sequences and layers, added to
+  std::vector<int64_t> expert_counts;        // [moe_layers, experts], added to
+  std::vector<Tensor>* residuals = nullptr;  // the residual stream after every layer
+  float balance_weight = 0;                  // alpha of the balance loss, per sequence; 0: off
+  double balance = 0;                        // sum of the balance loss over sequences and layers, added to
 };
 
 // Pre-norm transformer block: h = x + attn(norm(x)); h + ffn(norm(h)).
 class Block {
  public:
   Block(Params& params, const ModelConfig& config, int layer, MlaForm form);
-  Tensor forward(ops::Ctx& ctx, const Tensor& x_TD, const Batch& batch, const ops::RopeTable& rope, Observed* observed) const;
+  Tensor forward(ops::Ctx& ctx, const Tensor& x_TD, const Batch& batch, const ops::RopeTable& rope,
+                 Observed* observed) const;
   const Moe* moe() const { return moe_.get(); }
 
  private:

@@ -6,7 +6,8 @@
 
 namespace ponder::model {
 
-ops::Param& Params::matrix(std::string name, std::vector<ops::Slice> slices, int64_t rows, int64_t cols, double init_std) {
+ops::Param& Params::matrix(std::string name, std::vector<ops::Slice> slices, int64_t rows, int64_t cols,
+                           double init_std) {
   ops::Param& p = list_.emplace_back();
   p.name = std::move(name);
   p.slices = std::move(slices);
@@ -16,7 +17,8 @@ ops::Param& Params::matrix(std::string name, std::vector<ops::Slice> slices, int
   return p;
 }
 
-ops::Param& Params::vector(std::string name, std::vector<ops::Slice> slices, int64_t n, float init_value, bool trainable) {
+ops::Param& Params::vector(std::string name, std::vector<ops::Slice> slices, int64_t n, float init_value,
+                           bool trainable) {
   ops::Param& p = list_.emplace_back();
   p.name = std::move(name);
   p.slices = std::move(slices);

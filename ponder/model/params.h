@@ -13,7 +13,8 @@ class Params {
  public:
   // Declares a parameter; its memory comes with `allocate`. The reference stays valid.
   ops::Param& matrix(std::string name, std::vector<ops::Slice> slices, int64_t rows, int64_t cols, double init_std);
-  ops::Param& vector(std::string name, std::vector<ops::Slice> slices, int64_t n, float init_value, bool trainable = true);
+  ops::Param& vector(std::string name, std::vector<ops::Slice> slices, int64_t n, float init_value,
+                     bool trainable = true);
 
   // One buffer for all values and, for training, one for all gradients.
   void allocate(bool gradients);

@@ -13,7 +13,9 @@ std::vector<double> rope_frequencies(const ModelConfig& c) {
   for (size_t i = 0; i < f.size(); ++i) f[i] = std::pow(c.rope_theta, -2.0 * static_cast<double>(i) / dim);
   if (c.rope_scaling == "yarn") {
     // The pair that turns r times over the original context; fast pairs keep their frequency, slow ones are stretched.
-    const auto corrected = [&](double r) { return dim * std::log(original / (2 * pi * r)) / (2 * std::log(c.rope_theta)); };
+    const auto corrected = [&](double r) {
+      return dim * std::log(original / (2 * pi * r)) / (2 * std::log(c.rope_theta));
+    };
     const double low = std::max(std::floor(corrected(c.beta_fast)), 0.0);
     double high = std::min(std::ceil(corrected(c.beta_slow)), dim - 1.0);
     if (low == high) high += 0.001;
@@ -38,8 +40,10 @@ std::vector<double> rope_frequencies(const ModelConfig& c) {
 RopeCache::RopeCache(const ModelConfig& c) : frequencies_(rope_frequencies(c)), magnitude_(1), interleaved_(c.mla()) {
   if (c.rope_scaling == "yarn" && c.rope_factor > 1) {
     const auto m = [&](double a) { return 0.1 * a * std::log(c.rope_factor) + 1; };
-    if (c.mscale_all_dim != 0) magnitude_ = m(c.mscale) / m(c.mscale_all_dim);
-    else magnitude_ = m(c.mscale);
+    if (c.mscale_all_dim != 0)
+      magnitude_ = m(c.mscale) / m(c.mscale_all_dim);
+    else
+      magnitude_ = m(c.mscale);
   }
 }
 

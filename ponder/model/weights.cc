@@ -52,7 +52,8 @@ void load_weights(Model& model, const Checkpoint& checkpoint) {
       if (!has_shape(*e, s.shape)) {
         std::string expected;
         for (int64_t d : s.shape) expected += fmt::format("{}{}", expected.empty() ? "" : ", ", d);
-        throw_error(Exit::data, "{}: tensor {} has shape {}, but config.json asks for [{}]", checkpoint.path(), s.name, e->shape_string(), expected);
+        throw_error(Exit::data, "{}: tensor {} has shape {}, but config.json asks for [{}]", checkpoint.path(), s.name,
+                    e->shape_string(), expected);
       }
       read_f32(*e, p.value.f32() + s.offset);
     }
@@ -63,11 +64,14 @@ void load_weights(Model& model, const Checkpoint& checkpoint) {
     if (const char* original = duplicate_of(e->name)) {
       const TensorEntry* o = checkpoint.find(original);
       if (!o && model.config().tie_word_embeddings) o = checkpoint.find("model.embed_tokens.weight");
-      if (!o || o->bytes.size() != e->bytes.size() || std::memcmp(o->bytes.data(), e->bytes.data(), o->bytes.size()) != 0)
-        throw_error(Exit::data, "{}: tensor {} differs from {}, which MTP modules share", checkpoint.path(), e->name, original);
+      if (!o || o->bytes.size() != e->bytes.size() ||
+          std::memcmp(o->bytes.data(), e->bytes.data(), o->bytes.size()) != 0)
+        throw_error(Exit::data, "{}: tensor {} differs from {}, which MTP modules share", checkpoint.path(), e->name,
+                    original);
       continue;
     }
-    throw_error(Exit::data, "{}: tensor {} does not belong to this {} (check config.json)", checkpoint.path(), e->name, model.config().model_type);
+    throw_error(Exit::data, "{}: tensor {} does not belong to this {} (check config.json)", checkpoint.path(), e->name,
+                model.config().model_type);
   }
   model.params().bump_version();
 }

@@ -8,11 +8,23 @@ namespace ponder::ops {
 // x' = R(position) x in place;   dx = R(-position) dx' in place.             Su et al. 2021
 void rope_heads(Ctx& ctx, Tensor& x, int heads, const RopeTable& table, std::span<const int32_t> positions) {
   const int64_t rows = x.rows(), width = x.cols() / heads;
-  PONDER_CHECK(table.rotary <= width && static_cast<int64_t>(positions.size()) == rows, "rope: {} in {} heads", x.shape_string(), heads);
+  PONDER_CHECK(table.rotary <= width && static_cast<int64_t>(positions.size()) == rows, "rope: {} in {} heads",
+               x.shape_string(), heads);
   const auto rotate = [=](Ctx& ctx, const Tensor& t, bool inverse) {
-    ctx.backend.rope({.rows = rows, .heads = heads, .rotary = table.rotary, .x = t.f32(), .ldx = t.ld, .head_stride = width,
-                      .y = t.f32(), .ldy = t.ld, .y_head_stride = width, .positions = positions.data(), .cos_sin = table.cos_sin,
-                      .interleaved = table.interleaved, .inverse = inverse, .accumulate = false});
+    ctx.backend.rope({.rows = rows,
+                      .heads = heads,
+                      .rotary = table.rotary,
+                      .x = t.f32(),
+                      .ldx = t.ld,
+                      .head_stride = width,
+                      .y = t.f32(),
+                      .ldy = t.ld,
+                      .y_head_stride = width,
+                      .positions = positions.data(),
+                      .cos_sin = table.cos_sin,
+                      .interleaved = table.interleaved,
+                      .inverse = inverse,
+                      .accumulate = false});
   };
   rotate(ctx, x, false);
   if (ctx.tape)
@@ -32,14 +44,24 @@ double causal_pairs(std::span<const kernels::Span> spans) {
 Tensor attention(Ctx& ctx, const Tensor& q, const Tensor& k, const Tensor& v, int heads, float scale, const KvRef& kv) {
   const kernels::PageLayout l = kv.layout;
   const int64_t rows = q.rows();
-  PONDER_CHECK(q.cols() == int64_t{heads} * l.dk && k.cols() == int64_t{l.kv_heads} * l.dk && v.cols() == int64_t{l.kv_heads} * l.dv,
-               "attention: q {}, k {}, v {} with {} heads over {} of {} and {}", q.shape_string(), k.shape_string(), v.shape_string(),
-               heads, l.kv_heads, l.dk, l.dv);
-  ctx.backend.store_kv({.layout = l, .spans = kv.spans, .k = k.f32(), .ldk = k.ld, .v = v.f32(), .ldv = v.ld, .pages = kv.pages});
+  PONDER_CHECK(q.cols() == int64_t{heads} * l.dk && k.cols() == int64_t{l.kv_heads} * l.dk &&
+                   v.cols() == int64_t{l.kv_heads} * l.dv,
+               "attention: q {}, k {}, v {} with {} heads over {} of {} and {}", q.shape_string(), k.shape_string(),
+               v.shape_string(), heads, l.kv_heads, l.dk, l.dv);
+  ctx.backend.store_kv(
+      {.layout = l, .spans = kv.spans, .k = k.f32(), .ldk = k.ld, .v = v.f32(), .ldv = v.ld, .pages = kv.pages});
   Tensor out = ctx.empty({rows, int64_t{heads} * l.dv});
   const Tensor lse = ctx.tape ? ctx.empty({rows, heads}) : Tensor{};
-  ctx.backend.attention({.layout = l, .heads = heads, .scale = scale, .spans = kv.spans, .q = q.f32(), .ldq = q.ld, .pages = kv.pages,
-                         .out = out.f32(), .ldo = out.ld, .lse = lse.f32()});
+  ctx.backend.attention({.layout = l,
+                         .heads = heads,
+                         .scale = scale,
+                         .spans = kv.spans,
+                         .q = q.f32(),
+                         .ldq = q.ld,
+                         .pages = kv.pages,
+                         .out = out.f32(),
+                         .ldo = out.ld,
+                         .lse = lse.f32()});
   ctx.flops += 2.0 * causal_pairs(kv.spans) * heads * (l.dk + l.dv);
   if (ctx.tape) {
     for (const kernels::Span& s : kv.spans) PONDER_CHECK(s.position == 0, "training attends over whole sequences");
@@ -55,13 +77,36 @@ Tensor attention(Ctx& ctx, const Tensor& q, const Tensor& k, const Tensor& v, in
         return grad;
       };
       const Tensor dk = zeroed(k), dv = zeroed(v);
-      ctx.backend.attention_grad({.layout = l, .heads = heads, .scale = scale, .spans = kv.spans, .q = q.f32(), .k = k.f32(),
-                                  .v = v.f32(), .out = out.f32(), .dout = dout.f32(), .lse = lse.f32(), .ldq = q.ld, .ldk = k.ld,
-                                  .ldv = v.ld, .ldo = out.ld, .lddo = dout.ld, .dq = dq_fresh.f32(), .dk = dk.f32(), .dv = dv.f32(),
-                                  .lddq = dq_fresh.ld, .lddk = dk.ld, .lddv = dv.ld});
+      ctx.backend.attention_grad({.layout = l,
+                                  .heads = heads,
+                                  .scale = scale,
+                                  .spans = kv.spans,
+                                  .q = q.f32(),
+                                  .k = k.f32(),
+                                  .v = v.f32(),
+                                  .out = out.f32(),
+                                  .dout = dout.f32(),
+                                  .lse = lse.f32(),
+                                  .ldq = q.ld,
+                                  .ldk = k.ld,
+                                  .ldv = v.ld,
+                                  .ldo = out.ld,
+                                  .lddo = dout.ld,
+                                  .dq = dq_fresh.f32(),
+                                  .dk = dk.f32(),
+                                  .dv = dv.f32(),
+                                  .lddq = dq_fresh.ld,
+                                  .lddk = dk.ld,
+                                  .lddv = dv.ld});
       if (dq_fresh.data != dq.grad.data)
-        ctx.backend.add({.rows = rows, .d = q.cols(), .a = dq.grad.f32(), .lda = dq.grad.ld, .b = dq_fresh.f32(), .ldb = dq_fresh.ld,
-                         .y = dq.grad.f32(), .ldy = dq.grad.ld});
+        ctx.backend.add({.rows = rows,
+                         .d = q.cols(),
+                         .a = dq.grad.f32(),
+                         .lda = dq.grad.ld,
+                         .b = dq_fresh.f32(),
+                         .ldb = dq_fresh.ld,
+                         .y = dq.grad.f32(),
+                         .ldy = dq.grad.ld});
     });
   }
   return out;

@@ -21,23 +21,53 @@ Routing route(Ctx& ctx, const Tensor& x, Param& router, const float* bias, const
   r.slot_of = ctx.empty({rows * k}, DType::i32);
   r.place_of = ctx.empty({rows * k}, DType::i32);
   r.offsets = ctx.empty({e + 1}, DType::i32);
-  ctx.backend.route({.rows = rows, .experts = c.experts, .top_k = c.top_k, .n_group = c.n_group, .topk_group = c.topk_group,
-                     .scoring = c.scoring, .group_score = c.group_score, .normalize = c.normalize, .scaling = c.scaling,
-                     .logits = r.logits_TE.f32(), .bias = bias, .scores = r.scores_TE.f32(), .index = r.index_TK.i32(),
+  ctx.backend.route({.rows = rows,
+                     .experts = c.experts,
+                     .top_k = c.top_k,
+                     .n_group = c.n_group,
+                     .topk_group = c.topk_group,
+                     .scoring = c.scoring,
+                     .group_score = c.group_score,
+                     .normalize = c.normalize,
+                     .scaling = c.scaling,
+                     .logits = r.logits_TE.f32(),
+                     .bias = bias,
+                     .scores = r.scores_TE.f32(),
+                     .index = r.index_TK.i32(),
                      .gates = r.gates_TK.f32()});
-  ctx.backend.dispatch({.rows = rows, .experts = c.experts, .top_k = c.top_k, .index = r.index_TK.i32(), .slot_of = r.slot_of.i32(),
-                        .place_of = r.place_of.i32(), .offsets = r.offsets.i32()});
+  ctx.backend.dispatch({.rows = rows,
+                        .experts = c.experts,
+                        .top_k = c.top_k,
+                        .index = r.index_TK.i32(),
+                        .slot_of = r.slot_of.i32(),
+                        .place_of = r.place_of.i32(),
+                        .offsets = r.offsets.i32()});
   if (ctx.tape)
     ctx.tape->record([=](Ctx& ctx, Tape& tape) {
       const Tensor dgates = tape.grad(r.gates_TK);
       if (!dgates) return;
       const auto [dlogits, accumulate] = tape.slot(r.logits_TE);
       const Tensor fresh = accumulate ? ctx.empty({rows, e}) : dlogits;
-      ctx.backend.route_grad({.rows = rows, .experts = c.experts, .top_k = c.top_k, .scoring = c.scoring, .normalize = c.normalize,
-                              .scaling = c.scaling, .scores = r.scores_TE.f32(), .index = r.index_TK.i32(), .gates = r.gates_TK.f32(),
-                              .dgates = dgates.f32(), .dlogits = fresh.f32()});
+      ctx.backend.route_grad({.rows = rows,
+                              .experts = c.experts,
+                              .top_k = c.top_k,
+                              .scoring = c.scoring,
+                              .normalize = c.normalize,
+                              .scaling = c.scaling,
+                              .scores = r.scores_TE.f32(),
+                              .index = r.index_TK.i32(),
+                              .gates = r.gates_TK.f32(),
+                              .dgates = dgates.f32(),
+                              .dlogits = fresh.f32()});
       if (accumulate)
-        ctx.backend.add({.rows = rows, .d = e, .a = dlogits.f32(), .lda = e, .b = fresh.f32(), .ldb = e, .y = dlogits.f32(), .ldy = e});
+        ctx.backend.add({.rows = rows,
+                         .d = e,
+                         .a = dlogits.f32(),
+                         .lda = e,
+                         .b = fresh.f32(),
+                         .ldb = e,
+                         .y = dlogits.f32(),
+                         .ldy = e});
     });
   return r;
 }
@@ -48,7 +78,8 @@ Tensor dispatch(Ctx& ctx, const Tensor& x, const Routing& r) {
   // place p holds a copy of the row of slot slot_of[p]
   Tensor row_of = ctx.empty({rows * k}, DType::i32);
   for (int64_t p = 0; p < rows * k; ++p) row_of.i32()[p] = r.slot_of.i32()[p] / static_cast<int32_t>(k);
-  ctx.backend.gather_rows({.rows = rows * k, .d = d, .x = x.f32(), .ldx = x.ld, .index = row_of.i32(), .y = y.f32(), .ldy = d});
+  ctx.backend.gather_rows(
+      {.rows = rows * k, .d = d, .x = x.f32(), .ldx = x.ld, .index = row_of.i32(), .y = y.f32(), .ldy = d});
   if (ctx.tape)
     ctx.tape->record([=](Ctx& ctx, Tape& tape) {
       const Tensor dy = tape.grad(y);
@@ -58,8 +89,16 @@ Tensor dispatch(Ctx& ctx, const Tensor& x, const Routing& r) {
       const Arena::Mark mark = ctx.arena.mark();
       const Tensor ones = ctx.empty({rows, k});
       std::fill_n(ones.f32(), rows * k, 1.f);
-      ctx.backend.combine({.rows = rows, .d = d, .top_k = static_cast<int>(k), .x = dy.f32(), .gates = ones.f32(),
-                           .place_of = r.place_of.i32(), .base = accumulate ? dx.f32() : nullptr, .ldb = dx.ld, .y = dx.f32(), .ldy = dx.ld});
+      ctx.backend.combine({.rows = rows,
+                           .d = d,
+                           .top_k = static_cast<int>(k),
+                           .x = dy.f32(),
+                           .gates = ones.f32(),
+                           .place_of = r.place_of.i32(),
+                           .base = accumulate ? dx.f32() : nullptr,
+                           .ldb = dx.ld,
+                           .y = dx.f32(),
+                           .ldy = dx.ld});
       ctx.arena.release(mark);
     });
   return y;
@@ -68,21 +107,57 @@ Tensor dispatch(Ctx& ctx, const Tensor& x, const Routing& r) {
 // Rows of expert e times W_e^T.   dx = dy W_e,  dW_e += dy^T x over the rows of e.
 Tensor grouped_linear(Ctx& ctx, const Tensor& x, Param& w, const Routing& r) {
   const int64_t rows = x.rows(), n = w.matrices.n, k = w.matrices.k, experts = w.matrices.batch;
-  PONDER_CHECK(x.cols() == k && r.offsets.size() == experts + 1, "grouped_linear: {} with {} {}", x.shape_string(), w.name,
-               w.value.shape_string());
+  PONDER_CHECK(x.cols() == k && r.offsets.size() == experts + 1, "grouped_linear: {} with {} {}", x.shape_string(),
+               w.name, w.value.shape_string());
   Tensor y = ctx.empty({rows, n});
-  ctx.backend.gemm({.layout = Layout::nt, .m = rows, .n = n, .k = k, .a = x.f32(), .lda = x.ld, .b = w.value.f32(), .ldb = k, .c = y.f32(),
-                    .ldc = n, .packed_b = w.packed(ctx.backend), .batch = experts, .b_stride = n * k, .offsets = r.offsets.i32()});
+  ctx.backend.gemm({.layout = Layout::nt,
+                    .m = rows,
+                    .n = n,
+                    .k = k,
+                    .a = x.f32(),
+                    .lda = x.ld,
+                    .b = w.value.f32(),
+                    .ldb = k,
+                    .c = y.f32(),
+                    .ldc = n,
+                    .packed_b = w.packed(ctx.backend),
+                    .batch = experts,
+                    .b_stride = n * k,
+                    .offsets = r.offsets.i32()});
   ctx.flops += 2.0 * static_cast<double>(rows * n * k);
   if (ctx.tape)
     ctx.tape->record([=, w = &w](Ctx& ctx, Tape& tape) {
       const Tensor dy = tape.grad(y);
       if (!dy) return;
       const auto [dx, accumulate] = tape.slot(x);
-      ctx.backend.gemm({.layout = Layout::nn, .m = rows, .n = k, .k = n, .a = dy.f32(), .lda = dy.ld, .b = w->value.f32(), .ldb = k,
-                        .c = dx.f32(), .ldc = dx.ld, .accumulate = accumulate, .batch = experts, .b_stride = n * k, .offsets = r.offsets.i32()});
-      ctx.backend.gemm({.layout = Layout::tn, .m = n, .n = k, .k = rows, .a = dy.f32(), .lda = dy.ld, .b = x.f32(), .ldb = x.ld,
-                        .c = w->grad.f32(), .ldc = k, .accumulate = true, .batch = experts, .c_stride = n * k, .offsets = r.offsets.i32()});
+      ctx.backend.gemm({.layout = Layout::nn,
+                        .m = rows,
+                        .n = k,
+                        .k = n,
+                        .a = dy.f32(),
+                        .lda = dy.ld,
+                        .b = w->value.f32(),
+                        .ldb = k,
+                        .c = dx.f32(),
+                        .ldc = dx.ld,
+                        .accumulate = accumulate,
+                        .batch = experts,
+                        .b_stride = n * k,
+                        .offsets = r.offsets.i32()});
+      ctx.backend.gemm({.layout = Layout::tn,
+                        .m = n,
+                        .n = k,
+                        .k = rows,
+                        .a = dy.f32(),
+                        .lda = dy.ld,
+                        .b = x.f32(),
+                        .ldb = x.ld,
+                        .c = w->grad.f32(),
+                        .ldc = k,
+                        .accumulate = true,
+                        .batch = experts,
+                        .c_stride = n * k,
+                        .offsets = r.offsets.i32()});
     });
   return y;
 }
@@ -90,16 +165,32 @@ Tensor grouped_linear(Ctx& ctx, const Tensor& x, Param& w, const Routing& r) {
 Tensor combine(Ctx& ctx, const Tensor& x, const Routing& r, const Tensor& base) {
   const int64_t rows = r.index_TK.rows(), k = r.index_TK.cols(), d = x.cols();
   Tensor y = ctx.empty({rows, d});
-  ctx.backend.combine({.rows = rows, .d = d, .top_k = static_cast<int>(k), .x = x.f32(), .gates = r.gates_TK.f32(),
-                       .place_of = r.place_of.i32(), .base = base.f32(), .ldb = base ? base.ld : 0, .y = y.f32(), .ldy = d});
+  ctx.backend.combine({.rows = rows,
+                       .d = d,
+                       .top_k = static_cast<int>(k),
+                       .x = x.f32(),
+                       .gates = r.gates_TK.f32(),
+                       .place_of = r.place_of.i32(),
+                       .base = base.f32(),
+                       .ldb = base ? base.ld : 0,
+                       .y = y.f32(),
+                       .ldy = d});
   if (ctx.tape)
     ctx.tape->record([=](Ctx& ctx, Tape& tape) {
       const Tensor dy = tape.grad(y);
       if (!dy) return;
       const auto dx = tape.slot(x), dgates = tape.slot(r.gates_TK);
       PONDER_CHECK(!dx.accumulate && !dgates.accumulate, "combine is the only reader of expert outputs and gates");
-      ctx.backend.combine_grad({.rows = rows, .d = d, .top_k = static_cast<int>(k), .x = x.f32(), .gates = r.gates_TK.f32(), .dy = dy.f32(),
-                                .lddy = dy.ld, .place_of = r.place_of.i32(), .dx = dx.grad.f32(), .dgates = dgates.grad.f32()});
+      ctx.backend.combine_grad({.rows = rows,
+                                .d = d,
+                                .top_k = static_cast<int>(k),
+                                .x = x.f32(),
+                                .gates = r.gates_TK.f32(),
+                                .dy = dy.f32(),
+                                .lddy = dy.ld,
+                                .place_of = r.place_of.i32(),
+                                .dx = dx.grad.f32(),
+                                .dgates = dgates.grad.f32()});
       if (base) {
         const auto [db, accumulate] = tape.slot(base);
         PONDER_CHECK(!accumulate, "combine is the only reader of its base");
@@ -110,7 +201,8 @@ Tensor combine(Ctx& ctx, const Tensor& x, const Routing& r, const Tensor& base) 
 }
 
 // f_i = E / (K T) #{t : i among the K best of s_t},  P_i = mean_t s_ti / sum_j s_tj,  loss = sum_i f_i P_i per sequence.
-double balance_loss(Ctx& ctx, const Routing& r, std::span<const kernels::Span> spans, const RouterConfig& c, float weight) {
+double balance_loss(Ctx& ctx, const Routing& r, std::span<const kernels::Span> spans, const RouterConfig& c,
+                    float weight) {
   const int e = c.experts;
   const Tensor f_SE = ctx.empty({static_cast<int64_t>(spans.size()), e});
   double total = 0;

@@ -61,7 +61,8 @@ Tensor mla_absorb_query(Ctx& ctx, const Tensor& q, Param& kv_b, const MlaDims& d
                         std::span<const int32_t> positions);
 Tensor mla_absorb_output(Ctx& ctx, const Tensor& u, Param& kv_b, const MlaDims& d);
 // Expanded form. Queries: [q^C | RoPE(q^R)]; keys [W_UK c | k^R] and values W_UV c per head.
-Tensor mla_expand_query(Ctx& ctx, const Tensor& q, const MlaDims& d, const RopeTable& table, std::span<const int32_t> positions);
+Tensor mla_expand_query(Ctx& ctx, const Tensor& q, const MlaDims& d, const RopeTable& table,
+                        std::span<const int32_t> positions);
 struct KeysValues {
   Tensor k, v;
 };
@@ -88,7 +89,8 @@ Tensor combine(Ctx& ctx, const Tensor& x_SD, const Routing& r, const Tensor& bas
 // Complementary sequence-wise balance loss (DeepSeek-V3 report, equations 17 to 20), per sequence of `spans`, without alpha:
 // sum_i f_i P_i with f from the unbiased, ungrouped top-k. Adds `weight` * its gradient (through P) in backward.
 // Returns the sum over sequences.
-double balance_loss(Ctx& ctx, const Routing& r, std::span<const kernels::Span> spans, const RouterConfig& config, float weight);
+double balance_loss(Ctx& ctx, const Routing& r, std::span<const kernels::Span> spans, const RouterConfig& config,
+                    float weight);
 
 // log softmax(logits / temperature)[target], and the entropy of that distribution where asked for.
 struct TokenLogProb {

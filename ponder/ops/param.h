@@ -26,11 +26,11 @@ struct Slice {
 
 struct Param {
   std::string name;
-  Tensor value;            // [rows, cols] or [n]
-  Tensor grad;             // the same shape; empty when the model was made without gradients
-  bool trainable = true;   // false: router biases, moved by counts and not by a gradient
-  bool decay = true;       // weight decay applies (matrices)
-  double init_std = 0;     // initial values N(0, init_std^2); 0: `init_value`
+  Tensor value;           // [rows, cols] or [n]
+  Tensor grad;            // the same shape; empty when the model was made without gradients
+  bool trainable = true;  // false: router biases, moved by counts and not by a gradient
+  bool decay = true;      // weight decay applies (matrices)
+  double init_std = 0;    // initial values N(0, init_std^2); 0: `init_value`
   float init_value = 0;
   std::vector<Slice> slices;
 

@@ -14,8 +14,13 @@ Tensor embed(Ctx& ctx, Param& table, std::span<const int32_t> ids) {
     ctx.tape->record([=, table = &table](Ctx& ctx, Tape& tape) {
       const Tensor dy = tape.grad(y_TD);
       if (!dy) return;
-      ctx.backend.embed_grad(
-          {.rows = rows, .d = d, .vocab = vocab, .ids = ids.data(), .dy = dy.f32(), .lddy = dy.ld, .dtable = table->grad.f32()});
+      ctx.backend.embed_grad({.rows = rows,
+                              .d = d,
+                              .vocab = vocab,
+                              .ids = ids.data(),
+                              .dy = dy.f32(),
+                              .lddy = dy.ld,
+                              .dtable = table->grad.f32()});
     });
   return y_TD;
 }
@@ -25,7 +30,14 @@ namespace {
 void pass_gradient(Ctx& ctx, Tape& tape, const Tensor& dy, const Tensor& x) {
   const auto [dx, accumulate] = tape.slot(x);
   if (accumulate)
-    ctx.backend.add({.rows = dy.rows(), .d = dy.cols(), .a = dx.f32(), .lda = dx.ld, .b = dy.f32(), .ldb = dy.ld, .y = dx.f32(), .ldy = dx.ld});
+    ctx.backend.add({.rows = dy.rows(),
+                     .d = dy.cols(),
+                     .a = dx.f32(),
+                     .lda = dx.ld,
+                     .b = dy.f32(),
+                     .ldb = dy.ld,
+                     .y = dx.f32(),
+                     .ldy = dx.ld});
   else
     for (int64_t r = 0; r < dy.rows(); ++r)
       std::memcpy(dx.row(r), dy.row(r), static_cast<size_t>(dy.cols()) * sizeof(float));
@@ -57,7 +69,8 @@ Tensor gather_rows(Ctx& ctx, const Tensor& x, std::span<const int32_t> rows) {
       if (!dy) return;
       const auto [dx, accumulate] = tape.slot(x);
       if (!accumulate) std::memset(dx.data, 0, static_cast<size_t>(dx.storage_bytes));
-      ctx.backend.scatter_rows({.rows = n, .d = d, .x = dy.f32(), .ldx = dy.ld, .index = rows.data(), .y = dx.f32(), .ldy = dx.ld});
+      ctx.backend.scatter_rows(
+          {.rows = n, .d = d, .x = dy.f32(), .ldx = dy.ld, .index = rows.data(), .y = dx.f32(), .ldy = dx.ld});
     });
   return y;
 }
@@ -91,8 +104,14 @@ Tensor swiglu(Ctx& ctx, const Tensor& gate_up) {
       if (!dh) return;
       const auto [dg, accumulate] = tape.slot(gate_up);
       PONDER_CHECK(!accumulate, "swiglu is the only reader of {}", gate_up.shape_string());
-      ctx.backend.swiglu_grad({.rows = rows, .f = f, .gate_up = gate_up.f32(), .ldg = gate_up.ld, .dh = dh.f32(), .lddh = dh.ld,
-                               .dgate_up = dg.f32(), .lddg = dg.ld});
+      ctx.backend.swiglu_grad({.rows = rows,
+                               .f = f,
+                               .gate_up = gate_up.f32(),
+                               .ldg = gate_up.ld,
+                               .dh = dh.f32(),
+                               .lddh = dh.ld,
+                               .dgate_up = dg.f32(),
+                               .lddg = dg.ld});
     });
   return h;
 }

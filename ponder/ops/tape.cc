@@ -48,7 +48,8 @@ Tape::Slot Tape::slot(const Tensor& t) {
 
 void Tape::seed(const Tensor& t, const float* values) {
   const Slot s = slot(t);
-  PONDER_CHECK(!s.accumulate && t.whole(), "a seed is the first gradient of a whole tensor, not of {}", t.shape_string());
+  PONDER_CHECK(!s.accumulate && t.whole(), "a seed is the first gradient of a whole tensor, not of {}",
+               t.shape_string());
   std::memcpy(s.grad.data, values, static_cast<size_t>(t.storage_bytes));
 }
 

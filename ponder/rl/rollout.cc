@@ -57,14 +57,17 @@ Rollout sample_rollout(engine::Engine& engine, const tasks::Task& task, std::spa
   return rollout;
 }
 
-tasks::EvalResult evaluate(engine::Engine& engine, const tasks::Task& task, std::span<const tasks::Problem> problems, int samples,
-                           const engine::Sampling& sampling, int max_new_tokens, uint64_t seed) {
+tasks::EvalResult evaluate(engine::Engine& engine, const tasks::Task& task, std::span<const tasks::Problem> problems,
+                           int samples, const engine::Sampling& sampling, int max_new_tokens, uint64_t seed) {
   const uint64_t key = stream_key(seed, Stream::eval_sampling);
   const auto generate = [&](std::span<const tasks::Prompt> prompts) {
     std::vector<engine::Request> requests(prompts.size());
     for (size_t i = 0; i < prompts.size(); ++i)
-      requests[i] = {.prompt = prompts[i].ids, .seeds = {answer_seed(key, prompts[i].index, 0)}, .sampling = sampling,
-                     .max_new_tokens = max_new_tokens, .stop_tokens = stop_tokens(task)};
+      requests[i] = {.prompt = prompts[i].ids,
+                     .seeds = {answer_seed(key, prompts[i].index, 0)},
+                     .sampling = sampling,
+                     .max_new_tokens = max_new_tokens,
+                     .stop_tokens = stop_tokens(task)};
     std::vector<std::vector<int32_t>> completions;
     for (auto& a : engine::generate(engine, std::move(requests))) completions.push_back(std::move(a[0].tokens));
     return completions;

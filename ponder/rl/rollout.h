@@ -15,7 +15,7 @@ namespace ponder::rl {
 
 // One answer with everything the trainer needs; its text is never tokenized again.
 struct RolloutAnswer {
-  std::vector<int32_t> ids;   // prompt and completion
+  std::vector<int32_t> ids;  // prompt and completion
   int32_t prompt_length = 0;
   std::vector<float> logp, entropy;  // of the completion's tokens, under softmax(logits / T)
   bool truncated = false;
@@ -46,7 +46,7 @@ Rollout sample_rollout(engine::Engine& engine, const tasks::Task& task, std::spa
                        const SampleSettings& settings, uint64_t key, uint64_t first_index);
 
 // `samples` answers to each of `problems`, seeds a function of (seed, index): the same for every checkpoint of a run.
-tasks::EvalResult evaluate(engine::Engine& engine, const tasks::Task& task, std::span<const tasks::Problem> problems, int samples,
-                           const engine::Sampling& sampling, int max_new_tokens, uint64_t seed);
+tasks::EvalResult evaluate(engine::Engine& engine, const tasks::Task& task, std::span<const tasks::Problem> problems,
+                           int samples, const engine::Sampling& sampling, int max_new_tokens, uint64_t seed);
 
 }  // namespace ponder::rl

@@ -37,7 +37,8 @@ void refresh_reference(model::Model& reference, const model::Model& policy, doub
   for (ops::Param& p : reference.params().list()) {
     const float* theta = from->value.f32();
     float* ref = p.value.f32();
-    if (alpha == 1) std::memcpy(ref, theta, static_cast<size_t>(p.value.size()) * sizeof(float));
+    if (alpha == 1)
+      std::memcpy(ref, theta, static_cast<size_t>(p.value.size()) * sizeof(float));
     else
       for (int64_t i = 0; i < p.value.size(); ++i) ref[i] = static_cast<float>(alpha * theta[i] + (1 - alpha) * ref[i]);
     ++from;
@@ -47,7 +48,8 @@ void refresh_reference(model::Model& reference, const model::Model& policy, doub
 
 }  // namespace
 
-Grpo::Grpo(train::Trainer& trainer, engine::Engine& engine, const tasks::Task& task, const GrpoSetup& setup, const kernels::Backend& backend)
+Grpo::Grpo(train::Trainer& trainer, engine::Engine& engine, const tasks::Task& task, const GrpoSetup& setup,
+           const kernels::Backend& backend)
     : trainer_(trainer), engine_(engine), task_(task), setup_(setup) {
   setup_.grpo.finish();
   if (setup_.rewards.empty()) setup_.rewards.emplace_back();
@@ -56,11 +58,13 @@ Grpo::Grpo(train::Trainer& trainer, engine::Engine& engine, const tasks::Task& t
     throw_error(Exit::data, "reward_weights has {} entries, but there are {} rewards", weights, setup_.rewards.size());
   if (setup_.grpo.beta > 0) {
     model::Model& policy = trainer.model();
-    reference_ = std::make_unique<model::Model>(policy.config(), model::ModelOptions{.mtp = policy.mtp_modules() > 0, .mla_form = policy.mla_form()});
+    reference_ = std::make_unique<model::Model>(
+        policy.config(), model::ModelOptions{.mtp = policy.mtp_modules() > 0, .mla_form = policy.mla_form()});
     refresh_reference(*reference_, policy, 1);
     reference_pass_ = std::make_unique<train::Pass>(*reference_, backend);
   }
-  if (setup_.fixed_problems > 0) fixed_ = tasks::choose_problems(task, tasks::Split::train, setup_.fixed_problems, setup_.seed);
+  if (setup_.fixed_problems > 0)
+    fixed_ = tasks::choose_problems(task, tasks::Split::train, setup_.fixed_problems, setup_.seed);
 }
 
 Grpo::~Grpo() = default;
@@ -75,11 +79,16 @@ std::vector<double> Grpo::grade(const Group& group, uint64_t first_index) const 
   for (const RolloutAnswer& a : group.answers) texts.push_back(task_.tokenizer().decode(a.completion()));
   for (size_t j = 0; j < group.answers.size(); ++j) {
     const RolloutAnswer& a = group.answers[j];
-    inputs.push_back({.verdict = a.grade.verdict, .problem = &group.problem, .text = texts[j], .tokens = a.completion(), .index = first_index + j});
+    inputs.push_back({.verdict = a.grade.verdict,
+                      .problem = &group.problem,
+                      .text = texts[j],
+                      .tokens = a.completion(),
+                      .index = first_index + j});
   }
   std::vector<double> rewards(group.answers.size() * setup_.rewards.size());
   for (size_t f = 0; f < setup_.rewards.size(); ++f) {
-    const auto values = reward_values(setup_.rewards[f], inputs, {.max_completion_length = setup_.grpo.max_completion_length, .seed = setup_.seed});
+    const auto values = reward_values(
+        setup_.rewards[f], inputs, {.max_completion_length = setup_.grpo.max_completion_length, .seed = setup_.seed});
     for (size_t j = 0; j < values.size(); ++j) rewards[j * setup_.rewards.size() + f] = values[j];
   }
   return rewards;
@@ -91,9 +100,10 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
   const GrpoConfig& c = setup_.grpo;
   const auto generation = static_cast<uint64_t>(step / steps_per_rollout());
   const size_t wanted = static_cast<size_t>(c.num_prompts_per_step * c.steps_per_generation);
-  const SampleSettings settings{static_cast<int>(c.num_generations), static_cast<int>(c.max_completion_length),
-                                {static_cast<float>(c.temperature), static_cast<float>(c.top_p), static_cast<float>(c.min_p.value_or(0)),
-                                 static_cast<int32_t>(c.top_k)}};
+  const SampleSettings settings{static_cast<int>(c.num_generations),
+                                static_cast<int>(c.max_completion_length),
+                                {static_cast<float>(c.temperature), static_cast<float>(c.top_p),
+                                 static_cast<float>(c.min_p.value_or(0)), static_cast<int32_t>(c.top_k)}};
   rollout_ = {};
   rollout_.version = trainer_.model().params().version();
   tasks::Summary summary(task_.modes());
@@ -107,9 +117,12 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
     CounterRng rng(setup_.seed, Stream::problems, generation << 16 | static_cast<uint64_t>(batches));
     std::vector<tasks::Problem> problems;
     for (size_t i = 0; i < wanted; ++i) {
-      tasks::Problem p = fixed_.empty() ? tasks::draw_problem(task_, tasks::Split::train, rng) : fixed_[rng.below(fixed_.size())];
-      if (static_cast<int64_t>(task_.prompt(p).size()) > c.max_prompt_length) ++dropped_prompts;
-      else problems.push_back(std::move(p));
+      tasks::Problem p =
+          fixed_.empty() ? tasks::draw_problem(task_, tasks::Split::train, rng) : fixed_[rng.below(fixed_.size())];
+      if (static_cast<int64_t>(task_.prompt(p).size()) > c.max_prompt_length)
+        ++dropped_prompts;
+      else
+        problems.push_back(std::move(p));
     }
     Rollout part = sample_rollout(engine_, task_, problems, settings, stream_key(setup_.seed, Stream::sampling),
                                   (generation << 16 | static_cast<uint64_t>(batches)) << 16);
@@ -147,7 +160,8 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
   answers_.clear(), offsets_.assign(1, 0), old_logp_.clear();
   std::vector<uint8_t> truncated;
   for (const Group& g : rollout_.groups) {
-    PONDER_CHECK(static_cast<int64_t>(g.answers.size()) == c.num_generations, "a group of {} answers", g.answers.size());
+    PONDER_CHECK(static_cast<int64_t>(g.answers.size()) == c.num_generations, "a group of {} answers",
+                 g.answers.size());
     for (const RolloutAnswer& a : g.answers) {
       answers_.push_back(&a);
       truncated.push_back(a.truncated);
@@ -160,19 +174,24 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
     std::vector<train::Example> examples;
     for (const RolloutAnswer* a : answers_) examples.push_back({a->ids, a->prompt_length});
     for (const auto part : train::micro_batches(examples, trainer_.config().micro_batch_tokens)) {
-      const auto logp = reference_pass_->forward(part, {.temperature = static_cast<float>(c.temperature), .gradients = false}).logp;
+      const auto logp =
+          reference_pass_->forward(part, {.temperature = static_cast<float>(c.temperature), .gradients = false}).logp;
       ref_logp_.insert(ref_logp_.end(), logp.begin(), logp.end());
     }
   }
-  const AnswerBatch<float> batch{.offsets = offsets_, .logp = old_logp_, .old_logp = old_logp_, .ref_logp = ref_logp_, .truncated = truncated};
+  const AnswerBatch<float> batch{
+      .offsets = offsets_, .logp = old_logp_, .old_logp = old_logp_, .ref_logp = ref_logp_, .truncated = truncated};
   AdvantageOptions options = c.advantage_options();
   options.reward_weights.resize(functions, 1.0);
   advantages_ = advantages(rewards_, batch, options).advantage;
 
   const MeanStd reward = mean_std(sampled_rewards);
-  rollout_metrics_ = {{"reward", reward.mean}, {"reward_std", reward.std}, {"frac_reward_zero_std", groups > 0 ? 1 - informative / groups : 0},
+  rollout_metrics_ = {{"reward", reward.mean},
+                      {"reward_std", reward.std},
+                      {"frac_reward_zero_std", groups > 0 ? 1 - informative / groups : 0},
                       {"rollout/share_informative_groups", groups > 0 ? informative / groups : 0},
-                      {"rollout/batches", static_cast<double>(batches)}, {"rollout/dropped_prompts", static_cast<double>(dropped_prompts)},
+                      {"rollout/batches", static_cast<double>(batches)},
+                      {"rollout/dropped_prompts", static_cast<double>(dropped_prompts)},
                       {"entropy", entropy / static_cast<double>(std::max<int64_t>(1, rollout_.tokens))},
                       {"num_tokens", static_cast<double>(rollout_.tokens)}};
   for (auto& m : summary.metrics()) rollout_metrics_.push_back(std::move(m));
@@ -197,8 +216,10 @@ std::vector<int32_t> Grpo::minibatch(int64_t step) const {
   } else {
     rng.shuffle(all);
   }
-  const size_t part = static_cast<size_t>(step % c.steps_per_generation), parts = static_cast<size_t>(c.steps_per_generation);
-  return {all.begin() + static_cast<int64_t>(all.size() * part / parts), all.begin() + static_cast<int64_t>(all.size() * (part + 1) / parts)};
+  const size_t part = static_cast<size_t>(step % c.steps_per_generation),
+               parts = static_cast<size_t>(c.steps_per_generation);
+  return {all.begin() + static_cast<int64_t>(all.size() * part / parts),
+          all.begin() + static_cast<int64_t>(all.size() * (part + 1) / parts)};
 }
 
 // Promise of the house: until the first update after a rollout both are the same floats.
@@ -212,7 +233,8 @@ void Grpo::check_equal(const RolloutAnswer& a, std::span<const float> recomputed
   const std::string path = setup_.mismatch_path.empty() ? "rollout-mismatch.txt" : setup_.mismatch_path;
   write_file_atomic(path, "position token rollout trainer\n" + lines);
   throw_error(Exit::failure,
-              "rollout and trainer disagree at token {} of an answer: {:.9g} recorded, {:.9g} recomputed with the same weights (all tokens in {}). "
+              "rollout and trainer disagree at token {} of an answer: {:.9g} recorded, {:.9g} recomputed with the same "
+              "weights (all tokens in {}). "
               "Training on would be wrong; this is a bug in ponder, please report it with that file",
               t, a.logp[t], recomputed[t], path);
 }
@@ -228,7 +250,8 @@ void Grpo::learn(int64_t step, GrpoReport& report) {
   const bool per_token = advantages_.size() != answers_.size();
 
   std::vector<train::Example> examples;
-  for (int32_t i : chosen) examples.push_back({answers_[static_cast<size_t>(i)]->ids, answers_[static_cast<size_t>(i)]->prompt_length});
+  for (int32_t i : chosen)
+    examples.push_back({answers_[static_cast<size_t>(i)]->ids, answers_[static_cast<size_t>(i)]->prompt_length});
   const auto parts = train::micro_batches(examples, trainer_.config().micro_batch_tokens);
 
   // What the loss needs to know of each micro-batch, ragged.
@@ -238,8 +261,14 @@ void Grpo::learn(int64_t step, GrpoReport& report) {
     std::vector<uint8_t> truncated;
     std::vector<double> advantage;
     AnswerBatch<float> batch(std::span<const float> logp) const {
-      return {.offsets = offsets, .logp = logp, .old_logp = old_logp, .ref_logp = ref_logp, .sampling_logp = old_logp, .entropy = entropy,
-              .truncated = truncated, .advantage = advantage};
+      return {.offsets = offsets,
+              .logp = logp,
+              .old_logp = old_logp,
+              .ref_logp = ref_logp,
+              .sampling_logp = old_logp,
+              .entropy = entropy,
+              .truncated = truncated,
+              .advantage = advantage};
     }
   };
   std::vector<Arrays> arrays(parts.size());
@@ -252,10 +281,15 @@ void Grpo::learn(int64_t step, GrpoReport& report) {
       const RolloutAnswer& a = *answers_[i];
       const size_t begin = static_cast<size_t>(offsets_[i]), n = a.logp.size();
       x.old_logp.insert(x.old_logp.end(), a.logp.begin(), a.logp.end());
-      if (!ref_logp_.empty()) x.ref_logp.insert(x.ref_logp.end(), ref_logp_.begin() + static_cast<int64_t>(begin), ref_logp_.begin() + static_cast<int64_t>(begin + n));
+      if (!ref_logp_.empty())
+        x.ref_logp.insert(x.ref_logp.end(), ref_logp_.begin() + static_cast<int64_t>(begin),
+                          ref_logp_.begin() + static_cast<int64_t>(begin + n));
       if (entropy && on_policy) x.entropy.insert(x.entropy.end(), a.entropy.begin(), a.entropy.end());
-      if (per_token) x.advantage.insert(x.advantage.end(), advantages_.begin() + static_cast<int64_t>(begin), advantages_.begin() + static_cast<int64_t>(begin + n));
-      else x.advantage.push_back(advantages_[i]);
+      if (per_token)
+        x.advantage.insert(x.advantage.end(), advantages_.begin() + static_cast<int64_t>(begin),
+                           advantages_.begin() + static_cast<int64_t>(begin + n));
+      else
+        x.advantage.push_back(advantages_[i]);
       x.truncated.push_back(a.truncated);
       x.offsets.push_back(static_cast<int64_t>(x.old_logp.size()));
     }
@@ -283,7 +317,8 @@ void Grpo::learn(int64_t step, GrpoReport& report) {
       const RolloutAnswer& a = *answers_[static_cast<size_t>(chosen[next])];
       const auto recomputed = out.logp.subspan(static_cast<size_t>(arrays[p].offsets[j]), a.logp.size());
       if (on_policy) check_equal(a, recomputed);
-      for (size_t t = 0; t < recomputed.size() && on_policy; ++t) difference = std::max(difference, std::abs(double{a.logp[t]} - recomputed[t]));
+      for (size_t t = 0; t < recomputed.size() && on_policy; ++t)
+        difference = std::max(difference, std::abs(double{a.logp[t]} - recomputed[t]));
     }
     dlogp.assign(out.logp.size(), 0.f);
     dentropy.assign(options.entropy_coef != 0 ? out.logp.size() : 0, 0.f);
@@ -298,7 +333,8 @@ void Grpo::learn(int64_t step, GrpoReport& report) {
   Metrics& m = report.metrics;
   m = rollout_metrics_;
   m.insert(m.end(), {{"loss", loss}, {"grad_norm", update.grad_norm}, {"learning_rate", update.learning_rate}});
-  for (auto& named : metrics.named(options)) m.push_back(std::move(named));
+  for (auto& named : metrics.named(options))
+    if (named.first != "entropy") m.push_back(std::move(named));  // reported over all that was sampled
   if (on_policy) m.push_back({"sampling/sampling_logp_difference/max", difference});
   m.push_back({"staleness", static_cast<double>(step % steps_per_rollout())});
   if (trainer_.model().config().n_routed_experts > 0) {
@@ -324,7 +360,9 @@ GrpoReport Grpo::step(int64_t step) {
   const GrpoConfig& c = setup_.grpo;
   if (reference_ && c.sync_ref_model && (step + 1) % c.ref_model_sync_steps == 0)
     refresh_reference(*reference_, trainer_.model(), c.ref_model_mixup_alpha);
-  report.metrics.insert(report.metrics.end(), {{"time/rollout", report.rollout_s}, {"time/reward", report.reward_s}, {"time/train", report.train_s},
+  report.metrics.insert(report.metrics.end(), {{"time/rollout", report.rollout_s},
+                                               {"time/reward", report.reward_s},
+                                               {"time/train", report.train_s},
                                                {"step_time", report.rollout_s + report.reward_s + report.train_s}});
   report.rollout = &rollout_;
   report.reward = rewards_;

@@ -24,10 +24,11 @@ namespace ponder::rl {
 using Metrics = std::vector<std::pair<std::string, double>>;
 
 struct GrpoReport {
-  Metrics metrics;            // names of docs/formats.md
-  const Rollout* rollout = nullptr;  // what was sampled (with dynamic sampling, the groups that teach); valid until the next step
-  std::vector<double> reward;        // [answers of the rollout x rewards]
-  std::vector<double> advantage;     // per answer, or per token
+  Metrics metrics;  // names of docs/formats.md
+  const Rollout* rollout =
+      nullptr;  // what was sampled (with dynamic sampling, the groups that teach); valid until the next step
+  std::vector<double> reward;     // [answers of the rollout x rewards]
+  std::vector<double> advantage;  // per answer, or per token
   bool skipped = false;
   std::string offender;
   double flops = 0;
@@ -40,13 +41,14 @@ struct GrpoSetup {
   std::vector<RewardConfig> rewards;  // empty: accuracy alone
   int64_t fixed_problems = 0;         // > 0: learn from the first so many training problems only (the loop test)
   uint64_t seed = 42;
-  std::string mismatch_path;          // where both log-probs go if rollout and trainer ever disagree
+  std::string mismatch_path;  // where both log-probs go if rollout and trainer ever disagree
 };
 
 class Grpo {
  public:
   // `engine` samples with the trainer's own weights. `total_steps` optimizer steps.
-  Grpo(train::Trainer& trainer, engine::Engine& engine, const tasks::Task& task, const GrpoSetup& setup, const kernels::Backend& backend);
+  Grpo(train::Trainer& trainer, engine::Engine& engine, const tasks::Task& task, const GrpoSetup& setup,
+       const kernels::Backend& backend);
   ~Grpo();
 
   // Optimizer step `step`, counted from 0. A rollout is sampled when the one before is used up.

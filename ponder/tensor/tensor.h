@@ -50,7 +50,9 @@ struct Tensor {
   Tensor columns(int64_t begin, int64_t n) const;
   // Rows [begin, begin + n) of the matrix view.
   Tensor row_range(int64_t begin, int64_t n) const;
-  bool whole() const { return data == storage && contiguous() && size() * static_cast<int64_t>(dtype_bytes(dtype)) == storage_bytes; }
+  bool whole() const {
+    return data == storage && contiguous() && size() * static_cast<int64_t>(dtype_bytes(dtype)) == storage_bytes;
+  }
   std::string shape_string() const;  // "[128, 64]"
 };
 

@@ -109,16 +109,18 @@ void Pass::backward(std::span<const float> dlogp, std::span<const float> dentrop
   tape_.backward(ctx_);
 }
 
+std::span<const Example> next_micro_batch(std::span<const Example> examples, int64_t tokens) {
+  size_t end = 0;
+  int64_t sum = 0;
+  while (end < examples.size() && (end == 0 || sum + static_cast<int64_t>(examples[end].ids.size()) <= tokens))
+    sum += static_cast<int64_t>(examples[end++].ids.size());
+  return examples.first(end);
+}
+
 std::vector<std::span<const Example>> micro_batches(std::span<const Example> examples, int64_t tokens) {
   std::vector<std::span<const Example>> parts;
-  for (size_t begin = 0; begin < examples.size();) {
-    size_t end = begin;
-    int64_t sum = 0;
-    while (end < examples.size() && (end == begin || sum + static_cast<int64_t>(examples[end].ids.size()) <= tokens))
-      sum += static_cast<int64_t>(examples[end++].ids.size());
-    parts.push_back(examples.subspan(begin, end - begin));
-    begin = end;
-  }
+  for (; !examples.empty(); examples = examples.subspan(parts.back().size()))
+    parts.push_back(next_micro_batch(examples, tokens));
   return parts;
 }
 

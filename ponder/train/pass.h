@@ -80,5 +80,7 @@ class Pass {
 // Cuts a list of examples into runs of consecutive ones whose tokens add up to at most `tokens` each (a longer example
 // stands alone). The cut fixes the order of gradient sums, so it is part of the recipe.
 std::vector<std::span<const Example>> micro_batches(std::span<const Example> examples, int64_t tokens);
+// The first of them.
+std::span<const Example> next_micro_batch(std::span<const Example> examples, int64_t tokens);
 
 }  // namespace ponder::train

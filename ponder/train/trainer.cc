@@ -23,7 +23,10 @@ int64_t mtp_predictions(const Example& e, int k) {
 }  // namespace
 
 Trainer::Trainer(model::Model& model, const kernels::Backend& backend, const TrainConfig& config, int64_t total_steps)
-    : model_(model), config_(config), schedule_(config.schedule, total_steps), pass_(model, backend),
+    : model_(model),
+      config_(config),
+      schedule_(config.schedule, total_steps),
+      pass_(model, backend),
       optimizer_(slots_of(model), config.adamw, backend) {}
 
 void Trainer::begin() {
@@ -57,24 +60,30 @@ void Trainer::expert_load(double* max_violation, double* dead_experts) const {
       most = std::max(most, c);
       *dead_experts += c == 0;
     }
-    if (total > 0) *max_violation = std::max(*max_violation, static_cast<double>(most * experts) / static_cast<double>(total) - 1);
-    else *dead_experts -= static_cast<double>(experts);  // a layer that did not run (MTP where it is not trained)
+    if (total > 0)
+      *max_violation = std::max(*max_violation, static_cast<double>(most * experts) / static_cast<double>(total) - 1);
+    else
+      *dead_experts -= static_cast<double>(experts);  // a layer that did not run (MTP where it is not trained)
   }
 }
 
 StepReport Trainer::step(std::span<const Example> examples, int64_t step, bool last_token) {
   StepReport r;
   const int modules = config_.mtp_loss_weight > 0 ? model_.mtp_modules() : 0;
-  std::vector<double> mtp_n(static_cast<size_t>(modules), 0.0);
+  double mtp_n[8] = {};
   for (const Example& e : examples) {
     r.predictions += e.predictions();
     r.tokens += static_cast<int64_t>(e.ids.size());
-    for (int k = 0; k < modules; ++k) mtp_n[static_cast<size_t>(k)] += static_cast<double>(mtp_predictions(e, k));
+    for (int k = 0; k < modules; ++k) mtp_n[k] += static_cast<double>(mtp_predictions(e, k));
   }
   begin();
-  const PassOptions options{.mtp = modules > 0, .last_token = last_token,
-                            .balance_weight = static_cast<float>(config_.router_aux_loss_coef / static_cast<double>(examples.size()))};
-  for (const auto part : micro_batches(examples, config_.micro_batch_tokens)) {
+  const PassOptions options{
+      .mtp = modules > 0,
+      .last_token = last_token,
+      .balance_weight = static_cast<float>(config_.router_aux_loss_coef / static_cast<double>(examples.size()))};
+  for (auto rest = examples; !rest.empty();) {
+    const auto part = next_micro_batch(rest, config_.micro_batch_tokens);
+    rest = rest.subspan(part.size());
     const Pass::Result out = pass_.forward(part, options);
     for (float l : out.logp) r.loss -= l;
     dlogp_.assign(out.logp.size(), static_cast<float>(-1.0 / static_cast<double>(r.predictions)));
@@ -83,7 +92,7 @@ StepReport Trainer::step(std::span<const Example> examples, int64_t step, bool l
     for (int k = 0; k < modules; ++k) {
       size_t n = 0;
       for (const Example& e : part) n += static_cast<size_t>(mtp_predictions(e, k));
-      const double weight = 1.0 / (modules * mtp_n[static_cast<size_t>(k)]);
+      const double weight = 1.0 / (modules * mtp_n[k]);
       for (size_t i = 0; i < n; ++i) r.mtp_loss -= weight * out.mtp_logp[next + i];
       dmtp_.insert(dmtp_.end(), n, static_cast<float>(-config_.mtp_loss_weight * weight));
       next += n;

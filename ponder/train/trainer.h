@@ -17,38 +17,44 @@ namespace ponder::train {
 struct TrainConfig {
   AdamWConfig adamw;
   ScheduleConfig schedule;
-  int64_t micro_batch_tokens = 8192;      // fixes the order of gradient sums
-  double router_bias_update_speed = 0;    // of auxiliary-loss-free balancing, per step (V3: 0.001)
-  double router_aux_loss_coef = 0;        // alpha of the sequence-wise balance loss (V3: 1e-4)
-  double mtp_loss_weight = 0.3;           // lambda; the mean over modules is added to the loss
+  int64_t micro_batch_tokens = 8192;    // fixes the order of gradient sums
+  double router_bias_update_speed = 0;  // of auxiliary-loss-free balancing, per step (V3: 0.001)
+  double router_aux_loss_coef = 0;      // alpha of the sequence-wise balance loss (V3: 1e-4)
+  double mtp_loss_weight = 0.3;         // lambda; the mean over modules is added to the loss
 
   template <class V>
   void fields(V& v) {
     adamw.fields(v);
     schedule.fields(v);
-    v.field("micro_batch_tokens", micro_batch_tokens,
-            {.help = "tokens of one forward and backward pass; part of the recipe, since it fixes the order of gradient sums",
-             .synonyms = {"ppo_max_token_len_per_gpu"}, .min = 1});
-    v.field("router_bias_update_speed", router_bias_update_speed, {.help = "gamma of auxiliary-loss-free balancing", .min = 0});
-    v.field("router_aux_loss_coef", router_aux_loss_coef, {.help = "alpha of the sequence-wise balance loss", .min = 0});
+    v.field(
+        "micro_batch_tokens", micro_batch_tokens,
+        {.help =
+             "tokens of one forward and backward pass; part of the recipe, since it fixes the order of gradient sums",
+         .synonyms = {"ppo_max_token_len_per_gpu"},
+         .min = 1});
+    v.field("router_bias_update_speed", router_bias_update_speed,
+            {.help = "gamma of auxiliary-loss-free balancing", .min = 0});
+    v.field("router_aux_loss_coef", router_aux_loss_coef,
+            {.help = "alpha of the sequence-wise balance loss", .min = 0});
     v.field("mtp_loss_weight", mtp_loss_weight, {.help = "lambda of the multi-token prediction loss", .min = 0});
   }
 };
 
 struct UpdateReport {
   double learning_rate = 0;
-  double grad_norm = 0;         // before clipping
-  bool skipped = false;         // something was not finite: weights, moments and biases are as before
-  std::string offender;         // the first parameter whose gradient was not finite
+  double grad_norm = 0;  // before clipping
+  bool skipped = false;  // something was not finite: weights, moments and biases are as before
+  std::string offender;  // the first parameter whose gradient was not finite
 };
 
 struct StepReport : UpdateReport {
-  double loss = 0;        // mean cross-entropy of the predictions
-  double mtp_loss = 0;    // mean over modules and their predictions
-  double balance = 0;     // mean balance loss per sequence, without alpha
+  double loss = 0;      // mean cross-entropy of the predictions
+  double mtp_loss = 0;  // mean over modules and their predictions
+  double balance = 0;   // mean balance loss per sequence, without alpha
   int64_t predictions = 0, tokens = 0;
-  double flops = 0;       // forward and backward
-  double max_violation = 0, dead_experts = 0;  // expert load: max over experts of load / mean - 1, worst layer; experts without a token
+  double flops = 0;  // forward and backward
+  double max_violation = 0,
+         dead_experts = 0;  // expert load: max over experts of load / mean - 1, worst layer; experts without a token
 };
 
 class Trainer {

@@ -1,0 +1,90 @@
+#include "ponder/app/line_reader.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+
+#ifdef PONDER_HAVE_LIBEDIT
+#include <histedit.h>
+#endif
+
+namespace ponder::app {
+
+#ifdef PONDER_HAVE_LIBEDIT
+struct LineReader::Editor {
+  EditLine* line = nullptr;
+  History* history = nullptr;
+  std::string prompt;
+  bool more = false;
+
+  explicit Editor(std::string text) : prompt(std::move(text)) {
+    HistEvent event;
+    history = history_init();
+    ::history(history, &event, H_SETSIZE, 1000);
+    ::history(history, &event, H_SETUNIQUE, 1);
+    // The prompt is for people, and stdout may be a pipe.
+    line = el_init("ponder", stdin, stderr, stderr);
+    el_set(line, EL_CLIENTDATA, this);
+    el_set(line, EL_PROMPT, +[](EditLine* e) {
+      Editor* self = nullptr;
+      el_get(e, EL_CLIENTDATA, &self);
+      static char continuation[] = "... ";
+      return self->more ? continuation : self->prompt.data();
+    });
+    el_set(line, EL_EDITOR, "emacs");
+    el_set(line, EL_SIGNAL, 1);
+    el_set(line, EL_HIST, ::history, history);
+  }
+  ~Editor() {
+    el_end(line);
+    history_end(history);
+  }
+};
+#else
+struct LineReader::Editor {};
+#endif
+
+LineReader::LineReader(std::string prompt) : prompt_(std::move(prompt)) {
+#ifdef PONDER_HAVE_LIBEDIT
+  if (isatty(STDIN_FILENO)) editor_ = std::make_unique<Editor>(prompt_);
+#endif
+}
+LineReader::~LineReader() = default;
+
+std::optional<std::string> LineReader::read_line(bool more) {
+#ifdef PONDER_HAVE_LIBEDIT
+  if (editor_) {
+    editor_->more = more;
+    int count = 0;
+    const char* text = el_gets(editor_->line, &count);
+    if (!text || count <= 0) return std::nullopt;
+    std::string line(text, static_cast<size_t>(count));
+    if (line.find_first_not_of(" \t\n") != line.npos) {
+      HistEvent event;
+      ::history(editor_->history, &event, H_ENTER, text);
+    }
+    if (!line.empty() && line.back() == '\n') line.pop_back();
+    return line;
+  }
+#endif
+  if (isatty(STDIN_FILENO)) std::cerr << (more ? "... " : prompt_) << std::flush;
+  std::string line;
+  if (!std::getline(std::cin, line)) return std::nullopt;
+  return line;
+}
+
+std::optional<std::string> LineReader::read() {
+  constexpr const char* kMark = "\"\"\"";
+  std::optional<std::string> line = read_line(false);
+  if (!line || !line->starts_with(kMark)) return line;
+  std::string text = line->substr(3);
+  for (size_t end = text.find(kMark);; end = text.find(kMark)) {
+    if (end != text.npos) return text.substr(0, end);
+    line = read_line(true);
+    if (!line) return text;
+    text += (text.empty() ? "" : "\n") + *line;
+  }
+}
+
+}  // namespace ponder::app
