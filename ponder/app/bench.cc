@@ -1,102 +1,313 @@
-// bench: how fast a recipe's model generates and learns here, beside what the machine can do at best.
+// bench: training steps, generation and GRPO steps of a recipe's model, beside what the machine can do at best.
+//
+// A measurement is the median of several runs; the measurements take turns, so that what disturbs the machine disturbs
+// all of them. FLOPs are what the mathematics needs (ops::Ctx::flops), backward counted as twice forward.
 #include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
 
 #include "ponder/app/commands.h"
 #include "ponder/app/evaluator.h"
 #include "ponder/app/machine.h"
+#include "ponder/app/model_shape.h"
+#include "ponder/app/model_source.h"
 #include "ponder/app/options.h"
+#include "ponder/app/table.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/json.h"
 #include "ponder/base/log.h"
 #include "ponder/engine/generate.h"
+#include "ponder/rl/step.h"
 #include "ponder/train/data.h"
 
 namespace ponder::app {
 namespace {
 
-constexpr int64_t kAnswers = 384, kTokens = 140;
+constexpr int kQuestions = 32, kAnswers = 12;  // of a GRPO step
+constexpr int kGenerated = 140, kAnswered = 85;
+constexpr uint64_t kSeed = 42;
 
-struct Result {
-  std::string name;
-  std::vector<double> tokens_per_s, flops_per_s;
+struct Sample {
+  double tokens = 0, flops = 0;
 };
 
-double median(std::vector<double> x) {
-  std::nth_element(x.begin(), x.begin() + static_cast<int64_t>(x.size() / 2), x.end());
-  return x[x.size() / 2];
+struct Measurement {
+  std::string model, name;
+  std::function<Sample()> work;
+  Sample sample = {};  // of the last run
+  std::vector<double> seconds = {};
+
+  double total() const { return std::accumulate(seconds.begin(), seconds.end(), 0.0); }
+  double median() const {
+    std::vector<double> sorted = seconds;
+    std::sort(sorted.begin(), sorted.end());
+    return (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2]) / 2;
+  }
+};
+
+// The task with answers that never end, so that every run samples the same number of tokens, whatever the weights say:
+// its end token is one that the model does not have.
+class EndlessTask final : public tasks::Task {
+ public:
+  explicit EndlessTask(const tasks::Task& task)
+      : task_(task), tokenizer_(words(task.tokenizer()), std::vector<int32_t>{task.tokenizer().vocab_size()}) {}
+  std::string_view name() const override { return task_.name(); }
+  const tasks::TaskConfig& config() const override { return task_.config(); }
+  const text::Tokenizer& tokenizer() const override { return tokenizer_; }
+  std::span<const std::string_view> modes() const override { return task_.modes(); }
+  int max_text_tokens() const override { return task_.max_text_tokens(); }
+  int64_t problem_count(tasks::Split split) const override { return task_.problem_count(split); }
+  tasks::Problem problem(tasks::Split split, int64_t index) const override { return task_.problem(split, index); }
+  tasks::ParsedLine parse_line(std::string_view line) const override { return task_.parse_line(line); }
+  std::string admit(tasks::Problem& problem) const override { return task_.admit(problem); }
+  std::vector<int32_t> prompt(const tasks::Problem& problem) const override { return task_.prompt(problem); }
+  tasks::Grade grade(const tasks::Problem& problem, std::span<const int32_t> completion) const override {
+    return task_.grade(problem, completion);
+  }
+  std::vector<int32_t> trace(const tasks::Problem& problem, CounterRng& rng) const override {
+    return task_.trace(problem, rng);
+  }
+
+ private:
+  static std::vector<std::string> words(const text::Tokenizer& t) {
+    std::vector<std::string> out;
+    for (int32_t id = 0; id < t.vocab_size(); ++id) out.push_back(fmt::format("#{}", id));
+    out.emplace_back("<end>");
+    return out;
+  }
+  const tasks::Task& task_;
+  text::WordLevel tokenizer_;
+};
+
+// Texts of random tokens.
+struct RandomTexts {
+  RandomTexts(int vocab_size, int64_t texts, int64_t length) : ids(static_cast<size_t>(texts * length)) {
+    CounterRng rng(kSeed, Stream::test, 0);
+    for (int32_t& id : ids) id = static_cast<int32_t>(rng.next_u32() % static_cast<uint32_t>(vocab_size));
+    for (int64_t i = 0; i < texts; ++i)
+      examples.push_back({std::span(ids).subspan(static_cast<size_t>(i * length), static_cast<size_t>(length)), 1});
+  }
+  std::vector<int32_t> ids;
+  std::vector<train::Example> examples;
+};
+
+// A model with everything that is measured on it.
+class Subject {
+ public:
+  Subject(std::string name, std::unique_ptr<model::Model> model, const kernels::Backend& backend,
+          std::vector<Measurement>& out)
+      : name_(std::move(name)), model_(std::move(model)), backend_(backend), out_(out) {}
+
+  void train_on_random_texts(const train::TrainConfig& config, int64_t texts, int64_t length) {
+    random_ = std::make_unique<RandomTexts>(model_->config().vocab_size, texts, length);
+    train(config, random_->examples, fmt::format("training step, {} x {} tokens", texts, length));
+  }
+
+  void train_on_task(const train::TrainConfig& config, const tasks::Task& task, int64_t batch_tokens) {
+    corpus_ = tasks::make_corpus(task, 4 * batch_tokens, kSeed);
+    const train::BatchPlan plan = train::plan_batches({corpus_.ids, corpus_.offsets}, batch_tokens, true, kSeed, 0);
+    std::vector<train::Example> examples;
+    for (const int32_t i : plan.batch(0)) examples.push_back({corpus_.text(i), 1});
+    train(config, std::move(examples), fmt::format("training step, {} tokens", batch_tokens));
+  }
+
+  void generate(std::vector<std::vector<int32_t>> prompts) {
+    size_t longest = 0;
+    for (const auto& p : prompts) longest = std::max(longest, p.size());
+    engine::EngineConfig config;
+    config.max_sequences = kQuestions * kAnswers;
+    config.pages =
+        config.max_sequences * ((static_cast<int64_t>(longest) + kGenerated + kernels::kPageSize) / kernels::kPageSize);
+    engine_ = std::make_unique<engine::Engine>(*model_, backend_, config);
+    add(fmt::format("generation, {} x {} tokens", kQuestions * kAnswers, kGenerated),
+        [this, prompts = std::move(prompts)] {
+          const engine::EngineStats before = engine_->stats();
+          std::vector<engine::Request> requests(prompts.size());
+          for (size_t i = 0; i < prompts.size(); ++i) {
+            requests[i].prompt = prompts[i];
+            requests[i].max_new_tokens = kGenerated;
+            requests[i].seeds.resize(kAnswers);
+            for (uint64_t& seed : requests[i].seeds) seed = next_seed_++;
+          }
+          engine::generate(*engine_, std::move(requests));
+          return Sample{static_cast<double>(engine_->stats().sampled - before.sampled),
+                        engine_->stats().flops - before.flops};
+        });
+  }
+
+  void reinforce(const train::TrainConfig& config, const tasks::Task& task) {
+    task_ = std::make_unique<EndlessTask>(task);
+    rl_trainer_ = std::make_unique<train::Trainer>(*model_, backend_, config, kScheduledSteps);
+    rl_engine_ = make_engine(*model_, backend_, task, kQuestions * kAnswers, kAnswered);
+    rl::GrpoSetup setup{.grpo = {}, .train = config, .rewards = std::vector<rl::RewardConfig>(1), .mismatch_path = {}};
+    setup.grpo.num_generations = kAnswers;
+    setup.grpo.num_prompts_per_step = kQuestions;
+    setup.grpo.max_completion_length = kAnswered;
+    setup.rewards[0].name = "random";
+    grpo_ = std::make_unique<rl::Grpo>(*rl_trainer_, *rl_engine_, *task_, setup, backend_);
+    add(fmt::format("GRPO step, {} x {} answers of {}", kQuestions, kAnswers, kAnswered), [this] {
+      const rl::GrpoReport report = grpo_->step(rl_step_++);
+      return Sample{kQuestions * kAnswers * kAnswered, report.flops};
+    });
+  }
+
+  const model::Model& model() const { return *model_; }
+
+ private:
+  static constexpr int64_t kScheduledSteps = 100'000;
+
+  void train(const train::TrainConfig& config, std::vector<train::Example> examples, std::string name) {
+    trainer_ = std::make_unique<train::Trainer>(*model_, backend_, config, kScheduledSteps);
+    add(std::move(name), [this, examples = std::move(examples)] {
+      const train::StepReport report = trainer_->step(examples, step_++);
+      return Sample{static_cast<double>(report.tokens), report.flops};
+    });
+  }
+  void add(std::string name, std::function<Sample()> work) {
+    out_.push_back({name_, std::move(name), std::move(work)});
+  }
+
+  std::string name_;
+  std::unique_ptr<model::Model> model_;
+  const kernels::Backend& backend_;
+  std::vector<Measurement>& out_;
+  std::unique_ptr<RandomTexts> random_;
+  tasks::Corpus corpus_;
+  std::unique_ptr<train::Trainer> trainer_, rl_trainer_;
+  std::unique_ptr<engine::Engine> engine_, rl_engine_;
+  std::unique_ptr<EndlessTask> task_;
+  std::unique_ptr<rl::Grpo> grpo_;
+  int64_t step_ = 0, rl_step_ = 0;
+  uint64_t next_seed_ = 1;
+};
+
+// The shapes of bench/peers/torch_training.py.
+std::unique_ptr<Subject> dense_subject(int width, int layers, const kernels::Backend& backend,
+                                       std::vector<Measurement>& out) {
+  model::ModelConfig c;
+  c.model_type = "llama";
+  c.vocab_size = 4096;
+  c.hidden_size = width;
+  c.num_hidden_layers = layers;
+  c.num_attention_heads = c.num_key_value_heads = width / 64;
+  c.intermediate_size = (8 * width / 3 + 15) / 16 * 16;
+  auto model = std::make_unique<model::Model>(c, model::ModelOptions{.gradients = true});
+  model->params().initialize(kSeed);
+  auto subject =
+      std::make_unique<Subject>(fmt::format("dense, d = {} x {}", width, layers), std::move(model), backend, out);
+  train::TrainConfig config = StageRecipe("pretrain").optim;
+  config.micro_batch_tokens = 2048;
+  subject->train_on_random_texts(config, 32, 256);
+  return subject;
+}
+
+std::string default_recipe() {
+  for (const char* name : {"recipes/quickstart.toml", "models/miniature-v3.toml"})
+    for (const std::string& path : {std::string(name), join_path(PONDER_SOURCE_DIR, name)})
+      if (path_exists(path)) return path;
+  throw_error(Exit::usage, "recipes/quickstart.toml is not here; name a recipe or a model");
+}
+
+// Runs all in turn until each has enough runs and enough time; returns the machine's peak, measured in between.
+double measure(std::vector<Measurement>& measurements, double seconds, ThreadPool& pool) {
+  constexpr size_t kLeast = 3, kMost = 25;
+  double peak = 0;
+  const auto run = [](Measurement& m) {
+    if (stop_requested()) throw_error(Exit::interrupted, "stopped");
+    const double start = seconds_now();
+    m.sample = m.work();
+    return seconds_now() - start;
+  };
+  for (Measurement& m : measurements)
+    log_info("  {:<22} {:<38} {} to warm up", m.model, m.name, format_duration(run(m)));
+  for (bool more = true; more;) {
+    more = false;
+    peak = std::max(peak, measure_fma_peak(pool));
+    for (Measurement& m : measurements) {
+      if (m.seconds.size() >= kMost || (m.seconds.size() >= kLeast && m.total() >= seconds)) continue;
+      m.seconds.push_back(run(m));
+      more = true;
+      log_info("  {:<22} {:<38} {}", m.model, m.name, format_duration(m.seconds.back()));
+    }
+  }
+  return peak;
 }
 
 }  // namespace
 
 int bench_command(const Arguments& args) {
-  const std::string path = args.positional.empty() ? "recipes/quickstart.toml" : args.positional[0];
-  if (args.positional.empty() && !path_exists(path)) throw_error(Exit::usage, "which recipe? ./{} is not here", path);
-  Plan plan = load_plan(path, "", args.all("set"));
-  const auto at = std::find_if(plan.stage.begin(), plan.stage.end(), [](const StageRecipe& s) { return s.type == "pretrain" && !s.on_text(); });
-  if (at == plan.stage.end()) throw_error(Exit::usage, "{}: it has no pre-training stage on a task's corpus to measure", path);
-  const StageRecipe& recipe = *at;
-  const double seconds = args.number("seconds", 3, 0.1, 3600);
+  const std::string what = args.positional.empty() ? default_recipe() : args.positional[0];
+  const double seconds = args.number("seconds", 3, 0.01, 600);
+  install_stop_signals();
+  Machine machine(args.threads());
+  std::vector<Measurement> measurements;
 
-  Machine machine(args.has("threads") ? args.threads() : recipe.run.threads);
-  const auto task = tasks::make_task(recipe.task);
-  model::ModelConfig config = recipe.model.config;
-  if (config.vocab_size == 0) config.vocab_size = task->tokenizer().vocab_size();
-  model::Model model(config, {.gradients = true});
-  model.params().initialize(recipe.run.seed);
-  train::Trainer trainer(model, *machine.backend, recipe.optim, 1 << 20);
-  const auto engine = make_engine(model, *machine.backend, *task, kAnswers, kTokens);
-  const tasks::Corpus corpus = tasks::make_corpus(*task, 64 * recipe.pretrain.batch_tokens, recipe.run.seed);
-  const train::TextSet texts{corpus.ids, corpus.offsets};
-  const train::BatchPlan batches = train::plan_batches(texts, recipe.pretrain.batch_tokens, recipe.pretrain.group_by_length, recipe.run.seed, 0);
-  log_info("{}: {} parameters, {} active; {} threads, {}", path, format_grouped(model.params().count()), format_grouped(model.active_params()), machine.pool.size(),
-           machine.backend->name());
-
-  int64_t step = 0;
-  Result generation{fmt::format("generation, {} x {} tokens", kAnswers, kTokens), {}, {}}, training{fmt::format("training, {} tokens a step", recipe.pretrain.batch_tokens), {}, {}};
-  std::vector<double> peaks;
-  const auto generate = [&](bool counted) {
-    engine::Request request{.prompt = task->prompt(task->problem(tasks::Split::train, 0)), .seeds = {}, .sampling = {}, .max_new_tokens = kTokens, .stop_tokens = {}};
-    for (int64_t i = 0; i < kAnswers; ++i) request.seeds.push_back(static_cast<uint64_t>(i));
-    const double start = seconds_now(), flops = engine->stats().flops;
-    engine::generate(*engine, {std::move(request)});
-    const double time = seconds_now() - start;
-    if (counted) generation.tokens_per_s.push_back(kAnswers * kTokens / time), generation.flops_per_s.push_back((engine->stats().flops - flops) / time);
-  };
-  const auto train = [&](bool counted) {
-    double flops = 0, tokens = 0;
-    const double start = seconds_now();
-    do {
-      std::vector<train::Example> examples;
-      for (const int32_t i : batches.batch(step % batches.batches())) examples.push_back({texts.text(i), 1});
-      const train::StepReport r = trainer.step(examples, step++, recipe.pretrain.last_token);
-      flops += r.flops, tokens += static_cast<double>(r.tokens);
-    } while (seconds_now() - start < 0.5);
-    const double time = seconds_now() - start;
-    if (counted) training.tokens_per_s.push_back(tokens / time), training.flops_per_s.push_back(flops / time);
-  };
-  // All in turn, so that clock changes and busy neighbours hit each alike; the first round warms up.
-  const double start = seconds_now();
-  for (int round = 0; round < 4 || seconds_now() - start < 2 * seconds; ++round) {
-    peaks.push_back(measure_fma_peak(machine.pool));
-    generate(round > 0);
-    train(round > 0);
+  ModelShape shape;
+  std::unique_ptr<model::Model> model;
+  if (what.ends_with(".toml") || what.ends_with(".json")) {
+    shape = read_shape(what, args.all("set"));
+    model = std::make_unique<model::Model>(shape.config, model::ModelOptions{.gradients = true});
+    model->params().initialize(kSeed);
+  } else {
+    LoadedModel loaded = load_any_model(what, {.gradients = true});
+    shape.task = std::move(loaded.task);
+    model = std::move(loaded.model);
   }
-  const double peak = median(peaks);
-  if (args.json()) {
-    std::string json;
-    JsonWriter w(json);
-    w.begin_object().member("recipe", path).member("threads", machine.pool.size()).member("peak_flops", peak);
-    for (const auto& [key, r] : {std::pair<const char*, const Result*>{"generation", &generation}, {"training", &training}})
-      w.key(key).begin_object().member("tokens_per_s", median(r->tokens_per_s)).member("flops_per_s", median(r->flops_per_s)).member("share_of_peak", median(r->flops_per_s) / peak).end_object();
-    w.end_object();
+  const model::ModelConfig config = model->config();
+  log_info("{}: {} parameters, {} of them active for a token; {}, {} threads", what,
+           format_grouped(model->params().count()), format_grouped(model->active_params()), machine.backend->name(),
+           machine.pool.size());
+  Subject own(base_name(what), std::move(model), *machine.backend, measurements);
+  std::vector<std::vector<int32_t>> prompts;
+  if (shape.task) {
+    own.train_on_task(shape.pretrain, *shape.task, shape.batch_tokens);
+    for (const tasks::Problem& p : tasks::choose_problems(*shape.task, tasks::Split::train, kQuestions, kSeed))
+      prompts.push_back(shape.task->prompt(p));
+  } else {
+    own.train_on_random_texts(shape.pretrain, 8, std::min(256, config.max_position_embeddings));
+    const RandomTexts texts(config.vocab_size, kQuestions, 8);
+    for (const train::Example& e : texts.examples) prompts.emplace_back(e.ids.begin(), e.ids.end());
+  }
+  own.generate(std::move(prompts));
+  if (shape.task)
+    own.reinforce(shape.rl, *shape.task);
+  else
+    log_info("{}: it has no task, so GRPO is not measured", what);
+  const auto small = dense_subject(256, 6, *machine.backend, measurements),
+             large = dense_subject(512, 8, *machine.backend, measurements);
+
+  const double peak = measure(measurements, seconds, machine.pool);
+  Table table({"model", "work", ">runs", ">seconds", ">tok/s", ">GFLOP/s", ">of peak"});
+  std::string json;
+  JsonWriter w(json);
+  w.begin_object()
+      .member("backend", machine.backend->name())
+      .member("threads", machine.pool.size())
+      .member("peak_flops", peak)
+      .key("results")
+      .begin_array();
+  for (const Measurement& m : measurements) {
+    const double s = m.median(), share = peak > 0 ? m.sample.flops / s / peak : std::nan("");
+    const auto [least, most] = std::minmax_element(m.seconds.begin(), m.seconds.end());
+    w.begin_object().member("model", m.model).member("work", m.name).member("runs", m.seconds.size());
+    w.member("seconds", s)
+        .member("seconds_min", *least)
+        .member("seconds_max", *most)
+        .member("tok_per_s", m.sample.tokens / s);
+    w.member("flops_per_s", m.sample.flops / s).member("of_peak", share).end_object();
+    table.row({m.model, m.name, fmt::format("{}", m.seconds.size()), fmt::format("{:.3f}", s),
+               format_grouped(static_cast<int64_t>(m.sample.tokens / s)),
+               fmt::format("{:.1f}", m.sample.flops / s * 1e-9),
+               peak > 0 ? fmt::format("{:.1f} %", 100 * share) : "-"});
+  }
+  w.end_array().end_object();
+  if (args.json())
     fmt::print("{}\n", json);
-    return 0;
-  }
-  fmt::print("{:<34} {:>12} {:>12} {:>8}\n", "", "tokens/s", "GFLOP/s", "of peak");
-  for (const Result* r : {&generation, &training})
-    fmt::print("{:<34} {:>12} {:>12.1f} {:>7.1f}%\n", r->name, format_count(median(r->tokens_per_s)), median(r->flops_per_s) * 1e-9, 100 * median(r->flops_per_s) / peak);
-  fmt::print("{:<34} {:>12} {:>12.1f}\n", "multiply-adds alone", "", peak * 1e-9);
+  else
+    fmt::print("{}\npeak: {:.1f} GFLOP/s of fused multiply-adds ({}, {} threads); medians of alternating runs\n",
+               table.text(), peak * 1e-9, machine.backend->name(), machine.pool.size());
   return 0;
 }
 

@@ -1,6 +1,8 @@
 #include "ponder/app/evaluator.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
@@ -8,8 +10,30 @@
 #include "ponder/base/json.h"
 #include "ponder/rl/rollout.h"
 #include "ponder/tasks/jsonl.h"
+#include "ponder/tasks/puzzle/game24.h"
 
 namespace ponder::app {
+namespace {
+
+std::vector<tasks::Problem> classic_puzzles(const tasks::Task& task) {
+  if (task.name() != "game24") throw_error(Exit::data, "eval_puzzles = \"classic\": only the task game24 has such puzzles, this is {}", task.name());
+  std::vector<tasks::Problem> puzzles = tasks::game24_puzzles(task.config().numbers_to, task.config().held_out_target ? task.config().held_out_target : 24);
+  for (tasks::Problem& p : puzzles) PONDER_CHECK(task.admit(p).empty(), "{} is no problem of its task", p.text);
+  return puzzles;
+}
+
+// The mean of a column that all problems have, such as people's success; NaN without.
+double column_mean(const std::vector<tasks::Problem>& problems, const std::string& column) {
+  double sum = 0;
+  for (const tasks::Problem& p : problems) {
+    const auto at = p.columns.find(column);
+    if (at == p.columns.end()) return std::nan("");
+    sum += std::strtod(at->second.c_str(), nullptr);
+  }
+  return problems.empty() ? std::nan("") : sum / static_cast<double>(problems.size());
+}
+
+}  // namespace
 
 std::unique_ptr<engine::Engine> make_engine(const model::Model& model, const kernels::Backend& backend, const tasks::Task& task,
                                             int64_t answers, int64_t new_tokens, bool draft) {
@@ -26,7 +50,7 @@ Evaluator::Evaluator(const StageRecipe& recipe, const tasks::Task& task)
   const EvalSection& e = recipe.eval;
   const auto split = e.split == "train" ? tasks::Split::train : tasks::Split::held_out;
   if (!e.eval_puzzles.empty()) {
-    problems_ = tasks::read_puzzles(e.eval_puzzles, task);
+    problems_ = e.eval_puzzles == "classic" ? classic_puzzles(task) : tasks::read_puzzles(e.eval_puzzles, task);
     if (e.problems > 0 && static_cast<int64_t>(problems_.size()) > e.problems) problems_.resize(static_cast<size_t>(e.problems));
     pass_problems_ = problems_;
     if (static_cast<int64_t>(pass_problems_.size()) > e.pass_problems) pass_problems_.resize(static_cast<size_t>(e.pass_problems));
@@ -105,6 +129,10 @@ Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, c
       out.metrics.emplace_back(name, value);
       if (name == "pass@8") out.line += fmt::format(", pass@8 {:.3f}", value);
     }
+  }
+  if (const double people = column_mean(problems_, "human_solved_rate"); !std::isnan(people)) {
+    out.metrics.emplace_back("human_solved_rate", people);
+    out.line += fmt::format(", people {:.3f}", people);
   }
   const auto at = [&](const char* name) {
     const auto it = std::find_if(out.metrics.begin(), out.metrics.end(), [&](const auto& m) { return m.first == name; });

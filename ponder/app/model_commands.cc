@@ -89,8 +89,6 @@ Verified verify(const std::string& folder) {
 
 ModelShape read_shape(const std::string& path, const std::vector<std::string>& sets) {
   ModelShape out;
-  out.pretrain = StageRecipe("pretrain").optim;
-  out.rl = StageRecipe("rl").optim;
   const std::string config = is_folder(path) ? join_path(path, "config.json") : path;
   if (config.ends_with(".json")) {
     if (!sets.empty()) throw_error(Exit::usage, "--set changes recipes; {} is a config.json", config);

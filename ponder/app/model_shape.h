@@ -13,7 +13,8 @@ struct ModelShape {
   model::ModelConfig config;          // vocab_size included
   std::unique_ptr<tasks::Task> task;  // whose vocabulary it is; null: the shape says how many tokens there are
   bool bytes = false;                 // trained on texts, byte by byte
-  train::TrainConfig pretrain, rl;    // of the recipe's stages, or as they are by default
+  // Of the recipe's stages, or as they are by default.
+  train::TrainConfig pretrain = StageRecipe("pretrain").optim, rl = StageRecipe("rl").optim;
   int64_t batch_tokens = PretrainSection().batch_tokens;
 };
 

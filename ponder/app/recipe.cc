@@ -49,7 +49,8 @@ std::vector<FlatValue> Plan::values() {
 std::string Plan::toml() { return pipeline ? resolved_toml(*this, &origins) : resolved_toml(stage[0], &origins); }
 std::string Plan::hash() { return config_hash(values()); }
 
-Plan load_plan(const std::string& path, const std::string& type, const std::vector<std::string>& sets) {
+Plan load_plan(const std::string& path, const std::string& type, const std::vector<std::string>& sets,
+               const std::string& untyped) {
   if (is_folder(path)) throw_error(Exit::data, "{} is a folder; a recipe is a .toml file", path);
   Recipe recipe = Recipe::load(path);
   recipe.read_environment();
@@ -59,7 +60,7 @@ Plan load_plan(const std::string& path, const std::string& type, const std::vect
   std::vector<Recipe> stages = recipe.stages();
   for (size_t i = 0; i < stages.size(); ++i) {
     const std::string own = stages[i].peek("type").value_or("");
-    const std::string kind = own.empty() ? type : own;
+    const std::string kind = !own.empty() ? own : type.empty() ? untyped : type;
     const std::vector<std::string> kinds = {"pretrain", "rl", "eval"};
     if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) {
       const std::string near = nearest_name(kind, kinds);
@@ -72,7 +73,8 @@ Plan load_plan(const std::string& path, const std::string& type, const std::vect
     plan.stage.emplace_back(kind);
     const Origins origins = stages[i].bind(plan.stage[i]);
     plan.stage[i].type = kind;
-    plan.pipeline |= stages[i].peek("name").has_value() && stages.size() > 1;
+    const auto files = origins.find("data.files");
+    plan.stage[i].wants_texts = files != origins.end() && files->second.source != "default";
     for (const auto& [key, origin] : origins) plan.origins[fmt::format("stage.{}.{}", i, key)] = origin;
   }
   plan.pipeline = stages.size() > 1;

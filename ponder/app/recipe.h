@@ -113,7 +113,8 @@ struct StageRecipe {
   EvalSection eval;
 
   bool trains() const { return type != "eval"; }
-  bool on_text() const { return type == "pretrain" && !data.files.empty(); }
+  bool wants_texts = false;  // the recipe speaks of data.files, even if it leaves them to be named
+  bool on_text() const { return type == "pretrain" && (wants_texts || !data.files.empty()); }
   int64_t max_completion_length() const {
     return type == "rl" ? rl.grpo.max_completion_length : eval.max_completion_length;
   }
@@ -143,8 +144,10 @@ struct Plan {
   std::vector<FlatValue> values();
 };
 
-// `type`: what a stage without one is ("" where it must say so: pipelines). Throws Error.
-Plan load_plan(const std::string& path, const std::string& type, const std::vector<std::string>& sets);
+// `type`: the only type that is wanted, which is also that of a stage that names none; "": any, and a stage without a
+// type is `untyped`, or an error where that is empty. Throws Error.
+Plan load_plan(const std::string& path, const std::string& type, const std::vector<std::string>& sets,
+               const std::string& untyped = "");
 
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -202,7 +205,7 @@ void EvalSection::fields(V& v, bool with_sampling) {
           {.help = "pass@k over so many problems, in the first and the last evaluation of a stage; 0: none", .min = 0});
   v.field("pass_samples", pass_samples, {.help = "answers to each of those", .min = 1, .max = 1024});
   v.field("split", split, {.help = "which problems", .choices = {"held_out", "train"}});
-  v.field("eval_puzzles", eval_puzzles, {.help = "JSONL of problems to evaluate on, in place of a split"});
+  v.field("eval_puzzles", eval_puzzles, {.help = "JSONL of problems to evaluate on, in place of a split; classic: the 1,362 Games of 24"});
   v.field("eval_on_start", eval_on_start, {.help = "an evaluation before the first step", .identity = false});
   if (!with_sampling) return;
   v.field("max_completion_length", max_completion_length, {.help = "tokens of an answer", .synonyms = {"max_new_tokens"}, .min = 1});

@@ -8,10 +8,7 @@
 namespace ponder::app {
 
 int recipe_show_command(const Arguments& args) {
-  // Types that a recipe leaves to the command show as rl.
-  Recipe recipe = Recipe::load(args.positional[0]);
-  const bool typed = recipe.peek("stage").has_value() || recipe.peek("type").has_value() || recipe.stages().size() > 1;
-  Plan plan = load_plan(args.positional[0], typed ? "" : "rl", args.all("set"));
+  Plan plan = load_plan(args.positional[0], "", args.all("set"), "rl");
   for (const std::string& note : plan.notes) log_info("{}", note);
   if (args.has("fields")) {
     for (StageRecipe& s : plan.stage) fmt::print("{}", format_help(field_help(s)));
@@ -33,9 +30,7 @@ int recipe_show_command(const Arguments& args) {
 
 int recipe_check_command(const Arguments& args) {
   for (const std::string& path : args.positional) {
-    Recipe recipe = Recipe::load(path);
-    const bool typed = recipe.peek("type").has_value() || recipe.stages().size() > 1;
-    Plan plan = load_plan(path, typed ? "" : "rl", args.all("set"));
+    Plan plan = load_plan(path, "", args.all("set"), "rl");
     for (const std::string& note : plan.notes) log_info("{}: {}", path, note);
     std::vector<std::string> stages;
     for (const StageRecipe& s : plan.stage) stages.push_back(fmt::format("{} ({})", s.name, s.type));

@@ -193,7 +193,7 @@ class StageLoop {
                                                  .counters = run_.counters},
                                        .add_files = [&](const std::string& folder) { write_companions(run_, folder); }};
     const std::string folder = store_.save(contents, {.best = best_, .stage_end = done == total_});
-    run_.log->event("checkpoint", run_.offset + done, {{"path", folder}});
+    run_.log->event("checkpoint", run_.offset + done, {{"path", join_path("checkpoints", base_name(folder))}});
     progress_.checkpoint_written();
     checkpoint_ms_ = 1000 * (seconds_now() - start);
     save_due_ = best_ = false;

@@ -39,6 +39,7 @@ void each_text(const std::string& path, const std::vector<std::string>& fields, 
 }  // namespace
 
 Texts read_texts(const DataSection& data, uint64_t seed) {
+  if (data.files.empty()) throw_error(Exit::data, "data.files names no texts; name yours with --set files=YOUR.jsonl");
   std::vector<std::string> files;
   for (const std::string& pattern : data.files) {
     std::vector<std::string> found;
@@ -48,7 +49,7 @@ Texts read_texts(const DataSection& data, uint64_t seed) {
       found = {pattern};
     else
       found = glob_files(pattern);
-    if (found.empty()) throw_error(Exit::data, "data.files: {}: no such file", pattern);
+    if (found.empty()) throw_error(Exit::data, "data.files: {}: no such file; name yours with --set files=PATH", pattern);
     files.insert(files.end(), found.begin(), found.end());
   }
   const text::ByteLevel tokenizer;
