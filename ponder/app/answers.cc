@@ -48,7 +48,8 @@ Prompt make_prompt(const LoadedModel& loaded, const std::string& line, bool raw)
     out.note = std::move(parsed.note);
     return out;
   }
-  if (!loaded.tokenizer) throw_error(Exit::data, "{}: it has no tokenizer.json, so only \"ids\" can be used", loaded.folder);
+  if (!loaded.tokenizer)
+    throw_error(Exit::data, "{}: it has no tokenizer.json, so only \"ids\" can be used", loaded.folder);
   out.ids = loaded.tokenizer->encode(line);
   // A text begins where training texts begin.
   if (const auto bos = loaded.tokenizer->special().bos; !raw && bos) out.ids.insert(out.ids.begin(), *bos);
@@ -75,13 +76,13 @@ std::vector<int32_t> stop_tokens(const LoadedModel& loaded) {
   return {*loaded.tokenizer->special().eos};
 }
 
-std::unique_ptr<engine::Engine> make_chat_engine(const LoadedModel& loaded, const kernels::Backend& backend, int64_t answers,
-                                                 int64_t tokens, bool draft) {
+std::unique_ptr<engine::Engine> make_chat_engine(const LoadedModel& loaded, const kernels::Backend& backend,
+                                                 int64_t answers, int64_t tokens, bool draft) {
   const model::Model& m = *loaded.model;
   const int64_t page_bytes = m.kv_layers() * m.page_layout().page_floats() * static_cast<int64_t>(sizeof(float));
   const int64_t each = (tokens + 2 + kernels::kPageSize - 1) / kernels::kPageSize;
   engine::EngineConfig config;
-  config.max_sequences = static_cast<int>(std::clamp<int64_t>(answers, 1, 256));
+  config.max_sequences = static_cast<int>(std::clamp<int64_t>(answers, 1, engine::default_sequences(m)));
   config.pages = std::max(each, std::min(config.max_sequences * each, memory_bytes() / 4 / page_bytes));
   config.draft = draft;
   return std::make_unique<engine::Engine>(m, backend, config);

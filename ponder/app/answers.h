@@ -47,7 +47,7 @@ int default_max_tokens(const LoadedModel& loaded, size_t prompt_tokens);
 std::vector<int32_t> stop_tokens(const LoadedModel& loaded);
 
 // An engine for `answers` at once, the longest of `tokens` with its prompt, within a quarter of the machine's memory.
-std::unique_ptr<engine::Engine> make_chat_engine(const LoadedModel& loaded, const kernels::Backend& backend, int64_t answers,
-                                                 int64_t tokens, bool draft);
+std::unique_ptr<engine::Engine> make_chat_engine(const LoadedModel& loaded, const kernels::Backend& backend,
+                                                 int64_t answers, int64_t tokens, bool draft);
 
 }  // namespace ponder::app

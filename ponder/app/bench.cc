@@ -117,7 +117,7 @@ class Subject {
     size_t longest = 0;
     for (const auto& p : prompts) longest = std::max(longest, p.size());
     engine::EngineConfig config;
-    config.max_sequences = kQuestions * kAnswers;
+    config.max_sequences = std::min<int>(kQuestions * kAnswers, engine::default_sequences(*model_));
     config.pages =
         config.max_sequences * ((static_cast<int64_t>(longest) + kGenerated + kernels::kPageSize) / kernels::kPageSize);
     engine_ = std::make_unique<engine::Engine>(*model_, backend_, config);

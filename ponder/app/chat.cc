@@ -48,15 +48,16 @@ std::string dimmed(const std::string& text) { return stderr_has_color() ? "\x1b[
 int chat_command(const Arguments& args) {
   Machine machine(args.threads());
   const LoadedModel loaded = load_any_model(args.positional[0]);
-  if (!loaded.tokenizer) throw_error(Exit::data, "{}: it has no tokenizer.json, so there is no text to talk in", loaded.folder);
+  if (!loaded.tokenizer)
+    throw_error(Exit::data, "{}: it has no tokenizer.json, so there is no text to talk in", loaded.folder);
   const engine::Sampling sampling = sampling_options(args, loaded);
   const int64_t context = loaded.model->config().max_position_embeddings;
   const auto engine = make_chat_engine(loaded, *machine.backend, 1, context, false);
   uint64_t seed = static_cast<uint64_t>(args.integer("seed", 0, 0, INT64_MAX));
   log_info("{}", loaded.folder);
   if (loaded.task)
-    log_info("{}", dimmed(fmt::format("{}: type a puzzle such as  {}   (Ctrl+C ends an answer, Ctrl+D the chat)", loaded.task->name(),
-                                      loaded.task->problem(tasks::Split::held_out, 0).text)));
+    log_info("{}", dimmed(fmt::format("{}: type a puzzle such as  {}   (Ctrl+C ends an answer, Ctrl+D the chat)",
+                                      loaded.task->name(), loaded.task->problem(tasks::Split::held_out, 0).text)));
   install_stop_signals();
   LineReader reader("> ");
   while (const auto line = reader.read()) {
@@ -74,7 +75,8 @@ int chat_command(const Arguments& args) {
     }
     if (!prompt.note.empty()) log_info("{}", dimmed("note: " + prompt.note));
     const auto longest = static_cast<int64_t>(default_max_tokens(loaded, prompt.ids.size()));
-    const int max_tokens = static_cast<int>(std::min(args.integer("max-tokens", longest, 1, 1 << 24), context - static_cast<int64_t>(prompt.ids.size())));
+    const int max_tokens = static_cast<int>(
+        std::min(args.integer("max-tokens", longest, 1, 1 << 24), context - static_cast<int64_t>(prompt.ids.size())));
 
     Screen screen(args.has("hide-thinking"));
     AnswerText text(*loaded.tokenizer, prompt.ids);
@@ -83,7 +85,11 @@ int chat_command(const Arguments& args) {
     bool in_thinking = false;
     const double start = seconds_now();
     double first = 0;
-    const int64_t id = engine->add({.prompt = prompt.ids, .seeds = {seed++}, .sampling = sampling, .max_new_tokens = max_tokens, .stop_tokens = stop_tokens(loaded)});
+    const int64_t id = engine->add({.prompt = prompt.ids,
+                                    .seeds = {seed++},
+                                    .sampling = sampling,
+                                    .max_new_tokens = max_tokens,
+                                    .stop_tokens = stop_tokens(loaded)});
     while (!engine->idle()) {
       for (const engine::Event& e : engine->step()) {
         if (e.token < 0) continue;
@@ -101,7 +107,8 @@ int chat_command(const Arguments& args) {
     screen.end();
     const double seconds = seconds_now() - start;
     std::string footer = fmt::format("{} thinking + {} answer tokens, {:.0f} tokens/s, first after {:.0f} ms", thinking,
-                                     static_cast<int64_t>(tokens.size()) - thinking, static_cast<double>(tokens.size()) / seconds, 1000 * first);
+                                     static_cast<int64_t>(tokens.size()) - thinking,
+                                     static_cast<double>(tokens.size()) / seconds, 1000 * first);
     if (prompt.problem && !stop_requested()) {
       const tasks::Grade grade = loaded.task->grade(*prompt.problem, tokens);
       footer = (grade.right() ? "right; " : fmt::format("wrong: {}; ", grade.reason)) + footer;

@@ -18,8 +18,10 @@ bool eval_stage(Run& run) {
   run.next_offset = run.offset + 1;
   run.checkpoint.reset();
   const Evaluator evaluator(recipe, *run.task);
-  const auto engine = make_engine(*run.model, *run.machine.backend, *run.task, evaluator.most_answers(), recipe.max_completion_length());
-  run.log->event("stage", run.offset, {{"name", recipe.name}, {"type", "eval"}, {"index", fmt::format("{}", run.stage)}, {"steps", "0"}});
+  const auto engine = make_engine(*run.model, *run.machine.backend, *run.task, evaluator.most_answers(),
+                                  recipe.max_completion_length());
+  run.log->event("stage", run.offset,
+                 {{"name", recipe.name}, {"type", "eval"}, {"index", fmt::format("{}", run.stage)}, {"steps", "0"}});
   const Evaluation e = evaluator.run(*engine, true, run.log.get(), &run.dir, run.offset, recipe.name);
   std::vector<Metric> row;
   for (const auto& [name, value] : e.metrics) row.emplace_back(evaluator.tag() + "/" + name, value);
@@ -52,11 +54,16 @@ int eval_command(const Arguments& args) {
   Machine machine(args.has("threads") ? args.threads() : recipe.run.threads);
   const LoadedModel loaded = load_any_model(what);
   if (!loaded.task)
-    throw_error(Exit::data, "{}: it has no task.toml, so there is nothing to ask it; eval reads miniatures only in this version", loaded.folder);
-  if (recipe.eval.max_completion_length == EvalSection().max_completion_length)  // the longest text of the task, unless said otherwise
-    recipe.eval.max_completion_length = std::max<int64_t>(recipe.eval.max_completion_length, loaded.task->max_text_tokens() - 5);
+    throw_error(Exit::data,
+                "{}: it has no task.toml, so there is nothing to ask it; eval reads miniatures only in this version",
+                loaded.folder);
+  if (recipe.eval.max_completion_length ==
+      EvalSection().max_completion_length)  // the longest text of the task, unless said otherwise
+    recipe.eval.max_completion_length =
+        std::max<int64_t>(recipe.eval.max_completion_length, loaded.task->max_text_tokens() - 5);
   const Evaluator evaluator(recipe, *loaded.task);
-  const auto engine = make_engine(*loaded.model, *machine.backend, *loaded.task, evaluator.most_answers(), recipe.max_completion_length());
+  const auto engine = make_engine(*loaded.model, *machine.backend, *loaded.task, evaluator.most_answers(),
+                                  recipe.max_completion_length());
   const Evaluation e = evaluator.run(*engine, true);
   if (args.json()) {
     fmt::print("{}", lm_eval_json(std::string(loaded.task->name()), e.metrics, recipe.eval.problems));

@@ -16,8 +16,11 @@ namespace ponder::app {
 namespace {
 
 std::vector<tasks::Problem> classic_puzzles(const tasks::Task& task) {
-  if (task.name() != "game24") throw_error(Exit::data, "eval_puzzles = \"classic\": only the task game24 has such puzzles, this is {}", task.name());
-  std::vector<tasks::Problem> puzzles = tasks::game24_puzzles(task.config().numbers_to, task.config().held_out_target ? task.config().held_out_target : 24);
+  if (task.name() != "game24")
+    throw_error(Exit::data, "eval_puzzles = \"classic\": only the task game24 has such puzzles, this is {}",
+                task.name());
+  std::vector<tasks::Problem> puzzles = tasks::game24_puzzles(
+      task.config().numbers_to, task.config().held_out_target ? task.config().held_out_target : 24);
   for (tasks::Problem& p : puzzles) PONDER_CHECK(task.admit(p).empty(), "{} is no problem of its task", p.text);
   return puzzles;
 }
@@ -35,11 +38,11 @@ double column_mean(const std::vector<tasks::Problem>& problems, const std::strin
 
 }  // namespace
 
-std::unique_ptr<engine::Engine> make_engine(const model::Model& model, const kernels::Backend& backend, const tasks::Task& task,
-                                            int64_t answers, int64_t new_tokens, bool draft) {
+std::unique_ptr<engine::Engine> make_engine(const model::Model& model, const kernels::Backend& backend,
+                                            const tasks::Task& task, int64_t answers, int64_t new_tokens, bool draft) {
   const int64_t prompt = static_cast<int64_t>(task.prompt(task.problem(tasks::Split::train, 0)).size());
   engine::EngineConfig config;
-  config.max_sequences = static_cast<int>(std::clamp<int64_t>(answers, 1, 512));
+  config.max_sequences = static_cast<int>(std::clamp<int64_t>(answers, 1, engine::default_sequences(model)));
   config.pages = config.max_sequences * ((prompt + new_tokens + 2 + kernels::kPageSize - 1) / kernels::kPageSize);
   config.draft = draft;
   return std::make_unique<engine::Engine>(model, backend, config);
@@ -51,9 +54,11 @@ Evaluator::Evaluator(const StageRecipe& recipe, const tasks::Task& task)
   const auto split = e.split == "train" ? tasks::Split::train : tasks::Split::held_out;
   if (!e.eval_puzzles.empty()) {
     problems_ = e.eval_puzzles == "classic" ? classic_puzzles(task) : tasks::read_puzzles(e.eval_puzzles, task);
-    if (e.problems > 0 && static_cast<int64_t>(problems_.size()) > e.problems) problems_.resize(static_cast<size_t>(e.problems));
+    if (e.problems > 0 && static_cast<int64_t>(problems_.size()) > e.problems)
+      problems_.resize(static_cast<size_t>(e.problems));
     pass_problems_ = problems_;
-    if (static_cast<int64_t>(pass_problems_.size()) > e.pass_problems) pass_problems_.resize(static_cast<size_t>(e.pass_problems));
+    if (static_cast<int64_t>(pass_problems_.size()) > e.pass_problems)
+      pass_problems_.resize(static_cast<size_t>(e.pass_problems));
     return;
   }
   const int64_t there = task.problem_count(split);
@@ -66,8 +71,8 @@ int64_t Evaluator::most_answers() const {
                   static_cast<int64_t>(pass_problems_.size()) * recipe_.eval.pass_samples);
 }
 
-void Evaluator::write_items(const tasks::EvalResult& result, const char* kind, RunLog& log, const std::string& stamp, int64_t step,
-                            const std::string& stage) const {
+void Evaluator::write_items(const tasks::EvalResult& result, const char* kind, RunLog& log, const std::string& stamp,
+                            int64_t step, const std::string& stage) const {
   const text::Tokenizer& tokenizer = task_.tokenizer();
   for (size_t i = 0; i < result.items.size(); ++i) {
     const tasks::EvalItem& item = result.items[i];
@@ -103,7 +108,8 @@ Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, c
   const int new_tokens = static_cast<int>(recipe_.max_completion_length());
   const engine::Sampling sampling{.temperature = static_cast<float>(recipe_.temperature())};
   const std::string stamp = utc_stamp(unix_time());
-  const auto evaluate = [&](const std::vector<tasks::Problem>& problems, int64_t samples, const engine::Sampling& s, const char* kind) {
+  const auto evaluate = [&](const std::vector<tasks::Problem>& problems, int64_t samples, const engine::Sampling& s,
+                            const char* kind) {
     const tasks::EvalResult r =
         rl::evaluate(engine, task_, problems, static_cast<int>(samples), s, new_tokens, recipe_.run.seed);
     if (log) write_items(r, kind, *log, stamp, step, stage);
@@ -114,7 +120,8 @@ Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, c
   out.metrics = sampled.metrics();
   out.accuracy = sampled.accuracy;
   out.standard_error = sampled.standard_error;
-  out.line = fmt::format("accuracy {:.3f} ± {:.3f} at T = {:g}", out.accuracy, out.standard_error, recipe_.temperature());
+  out.line =
+      fmt::format("accuracy {:.3f} ± {:.3f} at T = {:g}", out.accuracy, out.standard_error, recipe_.temperature());
   if (recipe_.eval.greedy) {
     const tasks::EvalResult greedy = evaluate(problems_, 1, {.temperature = 0}, "greedy");
     for (const auto& [name, value] : greedy.metrics())
@@ -135,7 +142,8 @@ Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, c
     out.line += fmt::format(", people {:.3f}", people);
   }
   const auto at = [&](const char* name) {
-    const auto it = std::find_if(out.metrics.begin(), out.metrics.end(), [&](const auto& m) { return m.first == name; });
+    const auto it =
+        std::find_if(out.metrics.begin(), out.metrics.end(), [&](const auto& m) { return m.first == name; });
     return it == out.metrics.end() ? 0.0 : it->second;
   };
   out.line += fmt::format(", length {:.1f}, search {:.2f}, rejected leaves {:.1f}", at("completions/mean_length"),

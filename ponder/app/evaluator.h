@@ -14,13 +14,14 @@
 namespace ponder::app {
 
 // An engine whose pages hold `answers` sequences at once, each of a prompt of the task and `new_tokens`.
-std::unique_ptr<engine::Engine> make_engine(const model::Model& model, const kernels::Backend& backend, const tasks::Task& task,
-                                            int64_t answers, int64_t new_tokens, bool draft = false);
+std::unique_ptr<engine::Engine> make_engine(const model::Model& model, const kernels::Backend& backend,
+                                            const tasks::Task& task, int64_t answers, int64_t new_tokens,
+                                            bool draft = false);
 
 struct Evaluation {
   tasks::Metrics metrics;  // without prefix: accuracy, accuracy_stderr, greedy/accuracy, pass@8, mode/search/share, ...
   double accuracy = 0, standard_error = 0;
-  std::string line;        // for people
+  std::string line;  // for people
 };
 
 class Evaluator {
@@ -29,8 +30,8 @@ class Evaluator {
 
   // `with_pass`: also pass@k over pass_problems. With a log, every answer becomes a line of eval/samples_*.jsonl and the
   // totals a results file; `step` is the run's.
-  Evaluation run(engine::Engine& engine, bool with_pass, RunLog* log = nullptr, const RunDir* dir = nullptr, int64_t step = 0,
-                 const std::string& stage = "") const;
+  Evaluation run(engine::Engine& engine, bool with_pass, RunLog* log = nullptr, const RunDir* dir = nullptr,
+                 int64_t step = 0, const std::string& stage = "") const;
 
   bool empty() const { return problems_.empty(); }
   // At most so many answers are wanted at once.
@@ -39,8 +40,8 @@ class Evaluator {
 
  private:
   struct Kind;
-  void write_items(const tasks::EvalResult& result, const char* kind, RunLog& log, const std::string& stamp, int64_t step,
-                   const std::string& stage) const;
+  void write_items(const tasks::EvalResult& result, const char* kind, RunLog& log, const std::string& stamp,
+                   int64_t step, const std::string& stage) const;
 
   const StageRecipe& recipe_;
   const tasks::Task& task_;

@@ -52,7 +52,8 @@ double number(const Json& value, const char* key, double min, double max) {
 }
 int64_t integer(const Json& value, const char* key, int64_t min, int64_t max) {
   if (!value.is_number_integer()) wrong(key, "a whole number is expected");
-  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) wrong(key, "it is too large");
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
+    wrong(key, "it is too large");
   const auto x = value.get<int64_t>();
   if (x < min || x > max) throw_error(Exit::data, "{}: {} is out of range ({} to {})", key, x, min, max);
   return x;
@@ -79,9 +80,13 @@ std::string last_user_message(const Json& messages) {
 class Reader {
  public:
   Reader(const LoadedModel& loaded, const Arguments& args)
-      : loaded_(loaded), raw_(args.has("raw")), sampling_(sampling_options(args, loaded)),
-        n_(static_cast<size_t>(args.integer("n", 1, 1, kMaxAnswers))), seed_(static_cast<uint64_t>(args.integer("seed", 0, 0, INT64_MAX))),
-        max_tokens_(args.integer("max-tokens", 0, 1, 1 << 24)), logprobs_(args.has("logprobs")) {}
+      : loaded_(loaded),
+        raw_(args.has("raw")),
+        sampling_(sampling_options(args, loaded)),
+        n_(static_cast<size_t>(args.integer("n", 1, 1, kMaxAnswers))),
+        seed_(static_cast<uint64_t>(args.integer("seed", 0, 0, INT64_MAX))),
+        max_tokens_(args.integer("max-tokens", 0, 1, 1 << 24)),
+        logprobs_(args.has("logprobs")) {}
 
   Request from_text(const std::string& text) const {
     Request r = defaults();
@@ -117,9 +122,11 @@ class Reader {
   }
 
   Request finished(Request r) const {
-    const int64_t context = loaded_.model->config().max_position_embeddings, prompt = static_cast<int64_t>(r.prompt.ids.size());
+    const int64_t context = loaded_.model->config().max_position_embeddings,
+                  prompt = static_cast<int64_t>(r.prompt.ids.size());
     if (r.prompt.ids.empty()) throw_error(Exit::data, "the prompt has no tokens");
-    if (prompt >= context) throw_error(Exit::data, "the prompt has {} tokens, the model's context is {}", prompt, context);
+    if (prompt >= context)
+      throw_error(Exit::data, "the prompt has {} tokens, the model's context is {}", prompt, context);
     if (r.max_tokens == 0) r.max_tokens = default_max_tokens(loaded_, r.prompt.ids.size());
     r.max_tokens = static_cast<int>(std::min<int64_t>(r.max_tokens, context - prompt));
     return r;
@@ -175,9 +182,21 @@ class Reader {
   }
 
   // They would change the answer, so they are not passed over.
-  inline static const std::set<std::string> kUnsupported = {
-      "suffix", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty", "min_tokens", "response_format",
-      "tools", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "top_logprobs", "prompt_logprobs"};
+  inline static const std::set<std::string> kUnsupported = {"suffix",
+                                                            "logit_bias",
+                                                            "frequency_penalty",
+                                                            "presence_penalty",
+                                                            "repetition_penalty",
+                                                            "min_tokens",
+                                                            "response_format",
+                                                            "tools",
+                                                            "structured_outputs",
+                                                            "guided_json",
+                                                            "guided_regex",
+                                                            "guided_choice",
+                                                            "guided_grammar",
+                                                            "top_logprobs",
+                                                            "prompt_logprobs"};
 
   const LoadedModel& loaded_;
   bool raw_;
@@ -251,21 +270,27 @@ std::map<std::string, std::set<size_t>> finished_answers(const std::string& path
   int number = 0;
   for (const std::string& line : read_whole_lines(path)) {
     const Json json = parse_json(line, path, ++number);
-    if (!json.is_object() || !json.contains("id")) throw_error(Exit::data, "{}:{}: not an answer of generate; name another --out", path, number);
-    done[json["id"].dump()].insert(json.contains("index") && json["index"].is_number_unsigned() ? json["index"].get<size_t>() : kMaxAnswers);
+    if (!json.is_object() || !json.contains("id"))
+      throw_error(Exit::data, "{}:{}: not an answer of generate; name another --out", path, number);
+    done[json["id"].dump()].insert(
+        json.contains("index") && json["index"].is_number_unsigned() ? json["index"].get<size_t>() : kMaxAnswers);
   }
   return done;
 }
 
 engine::Request engine_request(const Request& r) {
-  engine::Request e{.prompt = r.prompt.ids, .seeds = {}, .sampling = r.sampling, .max_new_tokens = r.max_tokens, .stop_tokens = r.stop_tokens};
+  engine::Request e{.prompt = r.prompt.ids,
+                    .seeds = {},
+                    .sampling = r.sampling,
+                    .max_new_tokens = r.max_tokens,
+                    .stop_tokens = r.stop_tokens};
   for (size_t j = 0; j < r.n; ++j) e.seeds.push_back(answer_seed(r.seed, j));
   return e;
 }
 
 int one_shot(const Arguments& args, const LoadedModel& loaded, const Machine& machine, const Request& r) {
-  const auto engine = make_chat_engine(loaded, *machine.backend, static_cast<int64_t>(r.n), static_cast<int64_t>(r.prompt.ids.size()) + r.max_tokens,
-                                       args.has("draft"));
+  const auto engine = make_chat_engine(loaded, *machine.backend, static_cast<int64_t>(r.n),
+                                       static_cast<int64_t>(r.prompt.ids.size()) + r.max_tokens, args.has("draft"));
   if (!r.prompt.note.empty()) log_info("note: {}", r.prompt.note);
   auto answers = engine::generate(*engine, {engine_request(r)});
   for (size_t j = 0; j < r.n; ++j) {
@@ -275,7 +300,8 @@ int one_shot(const Arguments& args, const LoadedModel& loaded, const Machine& ma
       continue;
     }
     const Text text = text_of(loaded, r, answer);
-    if (!text.reasoning.empty()) log_info("{}{}{}", stderr_has_color() ? "\x1b[2m" : "", text.reasoning, stderr_has_color() ? "\x1b[0m" : "");
+    if (!text.reasoning.empty())
+      log_info("{}{}{}", stderr_has_color() ? "\x1b[2m" : "", text.reasoning, stderr_has_color() ? "\x1b[0m" : "");
     fmt::print("{}\n", text.content);
     if (r.prompt.problem) log_info("{}", loaded.task->grade(*r.prompt.problem, answer.tokens).reason);
   }
@@ -320,11 +346,14 @@ int generate_command(const Arguments& args) {
     return true;
   };
   std::erase_if(requests, complete);
-  if (const size_t skipped = done.size(); skipped > 0) log_info("{}: {} ids are there already; {} requests are left", args.text("out"), skipped, requests.size());
+  if (const size_t skipped = done.size(); skipped > 0)
+    log_info("{}: {} ids are there already; {} requests are left", args.text("out"), skipped, requests.size());
 
   int64_t longest = 1, most = 1;
   for (const Request& r : requests)
-    if (r.error.empty()) longest = std::max<int64_t>(longest, static_cast<int64_t>(r.prompt.ids.size()) + r.max_tokens), most += static_cast<int64_t>(r.n);
+    if (r.error.empty())
+      longest = std::max<int64_t>(longest, static_cast<int64_t>(r.prompt.ids.size()) + r.max_tokens),
+      most += static_cast<int64_t>(r.n);
   const auto engine = make_chat_engine(loaded, *machine.backend, most, longest, args.has("draft"));
   install_stop_signals();
   Progress progress("generate");
@@ -345,7 +374,8 @@ int generate_command(const Arguments& args) {
         continue;
       }
       for (size_t j = 0; j < r.n; ++j)
-        if (done.find(r.id) == done.end() || !done.at(r.id).count(j)) write(answer_json(loaded, r, j, answers[next][j]));
+        if (done.find(r.id) == done.end() || !done.at(r.id).count(j))
+          write(answer_json(loaded, r, j, answers[next][j]));
       ++next;
     }
     std::fflush(stdout);

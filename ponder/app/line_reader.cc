@@ -26,12 +26,13 @@ struct LineReader::Editor {
     // The prompt is for people, and stdout may be a pipe.
     line = el_init("ponder", stdin, stderr, stderr);
     el_set(line, EL_CLIENTDATA, this);
-    el_set(line, EL_PROMPT, +[](EditLine* e) {
-      Editor* self = nullptr;
-      el_get(e, EL_CLIENTDATA, &self);
-      static char continuation[] = "... ";
-      return self->more ? continuation : self->prompt.data();
-    });
+    el_set(
+        line, EL_PROMPT, +[](EditLine* e) {
+          Editor* self = nullptr;
+          el_get(e, EL_CLIENTDATA, &self);
+          static char continuation[] = "... ";
+          return self->more ? continuation : self->prompt.data();
+        });
     el_set(line, EL_EDITOR, "emacs");
     el_set(line, EL_SIGNAL, 1);
     el_set(line, EL_HIST, ::history, history);

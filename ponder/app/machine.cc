@@ -68,7 +68,8 @@ double measure_fma_peak(ThreadPool& pool) {
     const int64_t tasks = 4 * pool.size();
     const double start = seconds_now();
     pool.run(tasks, [&](int64_t, int) { sink = wide ? chains_avx512() : chains_avx2(); });
-    best = std::max(best, 2.0 * kChains * (wide ? 16 : 8) * static_cast<double>(kSteps * tasks) / (seconds_now() - start));
+    best =
+        std::max(best, 2.0 * kChains * (wide ? 16 : 8) * static_cast<double>(kSteps * tasks) / (seconds_now() - start));
   }
   return best;
 #else

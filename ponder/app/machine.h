@@ -20,7 +20,7 @@ struct Machine {
 double measure_fma_peak(ThreadPool& pool);
 
 int64_t peak_rss_bytes();     // the most this process ever had in memory
-void reset_peak_rss();         // from now on (where the system allows)
+void reset_peak_rss();        // from now on (where the system allows)
 int64_t current_rss_bytes();  // 0 where the system does not say
 int64_t memory_bytes();       // of the machine
 double seconds_now();         // of a clock that only goes forward

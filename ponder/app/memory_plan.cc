@@ -25,7 +25,8 @@ void plan_training_memory(MemoryPlan& plan, train::Trainer& trainer, std::span<c
   train::Pass& pass = trainer.pass();
   trainer.begin();
   const auto result = pass.forward(largest, options);
-  const std::vector<float> dlogp(result.logp.size(), 0.f), dentropy(result.entropy.size(), 0.f), dmtp(result.mtp_logp.size(), 0.f);
+  const std::vector<float> dlogp(result.logp.size(), 0.f), dentropy(result.entropy.size(), 0.f),
+      dmtp(result.mtp_logp.size(), 0.f);
   pass.backward(dlogp, dentropy, dmtp);
   trainer.begin();
   const auto weights = static_cast<int64_t>(trainer.model().params().value_bytes());

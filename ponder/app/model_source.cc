@@ -40,7 +40,8 @@ std::string resolve_run(const std::string& name, const std::string& runs_root) {
       if (run.id().starts_with(name) && run.info().created > newest) newest = run.info().created, found = run.path();
     }
   }
-  if (found.empty()) throw_error(Exit::data, "{}: no such run; `ponder runs list` shows the runs under {}", name, runs_root);
+  if (found.empty())
+    throw_error(Exit::data, "{}: no such run; `ponder runs list` shows the runs under {}", name, runs_root);
   return found;
 }
 
@@ -53,7 +54,8 @@ std::string resolve_model(const std::string& name) {
     try {
       path = resolve_run(path);
     } catch (const Error&) {
-      throw_error(Exit::data, "{}: no such model: it is neither a path nor a run under ./runs (`ponder runs list`)", name);
+      throw_error(Exit::data, "{}: no such model: it is neither a path nor a run under ./runs (`ponder runs list`)",
+                  name);
     }
   }
   if (!is_folder(path)) {
@@ -95,8 +97,8 @@ LoadedModel load_any_model(const std::string& name, const model::ModelOptions& o
     }
   }
   if (out.tokenizer && out.tokenizer->vocab_size() > out.model->config().vocab_size)
-    throw_error(Exit::data, "{}: tokenizer.json has {} tokens, the model only {}", out.folder, out.tokenizer->vocab_size(),
-                out.model->config().vocab_size);
+    throw_error(Exit::data, "{}: tokenizer.json has {} tokens, the model only {}", out.folder,
+                out.tokenizer->vocab_size(), out.model->config().vocab_size);
   return out;
 }
 

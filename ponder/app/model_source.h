@@ -23,9 +23,9 @@ std::string resolve_run(const std::string& name, const std::string& runs_root = 
 struct LoadedModel {
   std::string folder;
   std::unique_ptr<model::Model> model;
-  std::unique_ptr<tasks::Task> task;            // null: the folder has no task.toml
+  std::unique_ptr<tasks::Task> task;  // null: the folder has no task.toml
   std::unique_ptr<text::Tokenizer> own_tokenizer;
-  const text::Tokenizer* tokenizer = nullptr;   // the task's, or the folder's; null: there is none
+  const text::Tokenizer* tokenizer = nullptr;  // the task's, or the folder's; null: there is none
 };
 LoadedModel load_any_model(const std::string& name, const model::ModelOptions& options = {});
 

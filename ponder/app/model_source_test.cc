@@ -25,7 +25,9 @@ class ModelSourceTest : public testing::Test {
     model_->params().initialize(1);
   }
   std::string save(int64_t step, bool best = false) {
-    return store_.save({.model = *model_, .optimizer = {}, .state = {.step = step, .stage = "rl", .recipe_hash = "", .version = ""},
+    return store_.save({.model = *model_,
+                        .optimizer = {},
+                        .state = {.step = step, .stage = "rl", .recipe_hash = "", .version = ""},
                         .add_files = [&](const std::string& folder) { tasks::save_task(*task_, folder); }},
                        {.best = best, .stage_end = step == 1});
   }

@@ -19,7 +19,8 @@
 namespace ponder::app {
 namespace {
 
-const OptionSpec kResume = {"resume", "auto|never|RUN", "auto: go on in this recipe's unfinished run; never: start afresh", "auto"};
+const OptionSpec kResume = {"resume", "auto|never|RUN",
+                            "auto: go on in this recipe's unfinished run; never: start afresh", "auto"};
 const OptionSpec kSeed = {"seed", "N", "of everything random"};
 const OptionSpec kSamplingOptions[] = {
     {"temperature", "T", "0: the likeliest token each time (default for miniatures); else 0.6"},
@@ -46,7 +47,10 @@ const std::vector<OptionSpec> kRunsDir = {{"output-dir", "DIR", "where the runs 
 
 const std::vector<CommandSpec> kCommands = {
     {"chat", "use", "MODEL", "talk to a model: type a puzzle such as 3 7 12 -> 33, see it think",
-     with({kSeed, {"hide-thinking", nullptr, "show answers only"}, {"raw", nullptr, "no template: what is typed is the prompt"}}, {kSampling}),
+     with({kSeed,
+           {"hide-thinking", nullptr, "show answers only"},
+           {"raw", nullptr, "no template: what is typed is the prompt"}},
+          {kSampling}),
      chat_command},
     {"generate", "use", "MODEL [PROMPT]", "answer one prompt, or JSON Lines from --in or stdin",
      with({{"in", "FILE", "requests, one object a line (default: stdin)"},
@@ -58,7 +62,10 @@ const std::vector<CommandSpec> kCommands = {
            {"logprobs", nullptr, "with the log-probability of each token"}},
           {kSampling}),
      generate_command},
-    {"score", "use", "MODEL", "log-probabilities of given texts, JSON Lines in and out",
+    {"score",
+     "use",
+     "MODEL",
+     "log-probabilities of given texts, JSON Lines in and out",
      {{"in", "FILE", "texts, one object a line (default: stdin)"},
       {"top", "N", "likeliest tokens named at each position (5)"},
       {"logits", "FILE", "also all logits, as safetensors"},
@@ -75,24 +82,56 @@ const std::vector<CommandSpec> kCommands = {
            {"puzzles", "FILE", "JSONL of problems in place of the task's own"}},
           {kTrain}),
      eval_command},
-    {"bench", "measure", "[RECIPE|MODEL]", "speed of generation and training, beside the machine's peak",
-     {{"seconds", "S", "for each measurement (3)"}}, bench_command},
+    {"bench",
+     "measure",
+     "[RECIPE|MODEL]",
+     "speed of generation and training, beside the machine's peak",
+     {{"seconds", "S", "for each measurement (3)"}},
+     bench_command},
     {"report", "measure", "RUN", "write report.html and report.md of a run", kRunsDir, report_command},
-    {"model init", "models", "CONFIG OUT", "write a model of any shape with random weights",
+    {"model init",
+     "models",
+     "CONFIG OUT",
+     "write a model of any shape with random weights",
      {{"random", nullptr, "initial values as a recipe would draw them (the only kind there is)"},
-      {"type", "f32|bf16", "type of the stored numbers (f32)"}, kSeed}, model_init_command},
-    {"model show", "models", "MODEL", "shape, tensors and sizes", {{"tensors", nullptr, "also every tensor with type and shape"}}, model_show_command},
-    {"model verify", "models", "MODEL", "read everything; check sizes and hashes where there is a manifest", {}, model_verify_command},
+      {"type", "f32|bf16", "type of the stored numbers (f32)"},
+      kSeed},
+     model_init_command},
+    {"model show",
+     "models",
+     "MODEL",
+     "shape, tensors and sizes",
+     {{"tensors", nullptr, "also every tensor with type and shape"}},
+     model_show_command},
+    {"model verify",
+     "models",
+     "MODEL",
+     "read everything; check sizes and hashes where there is a manifest",
+     {},
+     model_verify_command},
     {"runs list", "runs", "", "all runs", kRunsDir, runs_list_command},
     {"runs show", "runs", "RUN", "what a run did, with its last metrics", kRunsDir, runs_show_command},
     {"runs compare", "runs", "RUN RUN...", "recipes and results side by side", kRunsDir, runs_compare_command},
-    {"runs tail", "runs", "RUN", "the last rows of its metrics", with({{"n", "N", "how many (10)"}, {"follow", nullptr, "and those to come"}}, {kRunsDir}), runs_tail_command},
-    {"runs export", "runs", "RUN", "all metrics, to stdout", with({{"format", "csv|jsonl", "(csv)"}}, {kRunsDir}), runs_export_command},
+    {"runs tail", "runs", "RUN", "the last rows of its metrics",
+     with({{"n", "N", "how many (10)"}, {"follow", nullptr, "and those to come"}}, {kRunsDir}), runs_tail_command},
+    {"runs export", "runs", "RUN", "all metrics, to stdout", with({{"format", "csv|jsonl", "(csv)"}}, {kRunsDir}),
+     runs_export_command},
     {"runs reindex", "runs", "", "make the ledger again from the runs' folders", kRunsDir, runs_reindex_command},
-    {"runs rm", "runs", "RUN", "delete a run's folder", with({{"yes", nullptr, "without asking"}}, {kRunsDir}), runs_rm_command},
-    {"recipe show", "machine", "RECIPE", "every value of a recipe, with its origin", {{"fields", nullptr, "all fields with their meaning"}}, recipe_show_command},
+    {"runs rm", "runs", "RUN", "delete a run's folder", with({{"yes", nullptr, "without asking"}}, {kRunsDir}),
+     runs_rm_command},
+    {"recipe show",
+     "machine",
+     "RECIPE",
+     "every value of a recipe, with its origin",
+     {{"fields", nullptr, "all fields with their meaning"}},
+     recipe_show_command},
     {"recipe check", "machine", "RECIPE...", "read recipes and say what is wrong with them", {}, recipe_check_command},
-    {"tokenize", "machine", "MODEL", "text to ids and back, JSON Lines in and out", {{"in", "FILE", "one object a line (default: stdin)"}}, tokenize_command},
+    {"tokenize",
+     "machine",
+     "MODEL",
+     "text to ids and back, JSON Lines in and out",
+     {{"in", "FILE", "one object a line (default: stdin)"}},
+     tokenize_command},
     {"doctor", "machine", "", "what this machine has: CPU, memory, disk, speed", kRunsDir, doctor_command},
     {"completion", "machine", "SHELL", "completion for bash, zsh or fish", {}, completion_command},
     {"man", "machine", "", "the man page, as roff", {}, man_command},
@@ -109,7 +148,8 @@ const std::vector<OptionSpec> kGlobal = {
 };
 
 constexpr std::pair<std::string_view, std::string_view> kAliases[] = {
-    {"grpo", "rl"}, {"eval run", "eval"}, {"train pretrain", "pretrain"}, {"train rl", "rl"}, {"train grpo", "rl"}, {"train pipeline", "pipeline"},
+    {"grpo", "rl"},     {"eval run", "eval"}, {"train pretrain", "pretrain"},
+    {"train rl", "rl"}, {"train grpo", "rl"}, {"train pipeline", "pipeline"},
 };
 
 const CommandSpec* find_command(std::string_view name) {
@@ -170,8 +210,9 @@ bool takes_value(std::string_view word) {
   for (const auto* list : {&command.options, &kGlobal})
     for (const OptionSpec& o : *list) names.push_back(fmt::format("--{}", o.name));
   const std::string near = nearest_name(word.substr(0, word.find('=')), names);
-  throw_error(Exit::usage, "ponder {}: unknown option {}; {}", command.name, word,
-              near.empty() ? fmt::format("`ponder help {}` lists all", command.name) : fmt::format("did you mean {}?", near));
+  throw_error(
+      Exit::usage, "ponder {}: unknown option {}; {}", command.name, word,
+      near.empty() ? fmt::format("`ponder help {}` lists all", command.name) : fmt::format("did you mean {}?", near));
 }
 
 std::string option_left(const OptionSpec& o) {
@@ -183,7 +224,8 @@ std::string option_lines(std::span<const OptionSpec> options) {
   std::string out;
   for (const OptionSpec& o : options) {
     const std::string left = option_left(o);
-    out += left.size() > 26 ? fmt::format("  {}\n  {:<26} {}\n", left, "", o.help) : fmt::format("  {:<26} {}\n", left, o.help);
+    out += left.size() > 26 ? fmt::format("  {}\n  {:<26} {}\n", left, "", o.help)
+                            : fmt::format("  {:<26} {}\n", left, o.help);
   }
   return out;
 }
@@ -297,20 +339,24 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
 }
 
 std::string help_text() {
-  std::string out = "ponder trains small DeepSeek-V3 models, teaches them to reason, and talks to them.\n\nusage: ponder COMMAND ...\n";
+  std::string out =
+      "ponder trains small DeepSeek-V3 models, teaches them to reason, and talks to them.\n\nusage: ponder COMMAND "
+      "...\n";
   std::string group;
   for (const CommandSpec& c : kCommands) {
     if (group != c.group) out += fmt::format("\n{}\n", group = c.group);
     out += fmt::format("  {:<26} {}\n", fmt::format("{} {}", c.name, c.positional), c.summary);
   }
   out += "\nwith every command\n" + option_lines(kGlobal);
-  out += "\nEvery option has an environment variable: --max-tokens is PONDER_MAX_TOKENS.\n"
-         "`ponder help COMMAND` says more; `bash tools/quickstart` is where to begin.\n";
+  out +=
+      "\nEvery option has an environment variable: --max-tokens is PONDER_MAX_TOKENS.\n"
+      "`ponder help COMMAND` says more; `bash tools/quickstart` is where to begin.\n";
   return out;
 }
 
 std::string help_text(const CommandSpec& c) {
-  std::string out = fmt::format("usage: ponder {} {}{}\n\n{}\n", c.name, c.positional, c.options.empty() ? "" : " [options]", c.summary);
+  std::string out = fmt::format("usage: ponder {} {}{}\n\n{}\n", c.name, c.positional,
+                                c.options.empty() ? "" : " [options]", c.summary);
   for (const auto& [other, real] : kAliases)
     if (real == c.name) out += fmt::format("also: ponder {}\n", other);
   if (!c.options.empty()) out += "\noptions\n" + option_lines(c.options);
@@ -324,18 +370,24 @@ std::string man_page() {
     return out;
   };
   const auto option = [&](const OptionSpec& o) {
-    return fmt::format(".TP\n.B {}\n{} (environment: {})\n", escaped(option_left(o)), escaped(o.help), upper_name(o.name));
+    return fmt::format(".TP\n.B {}\n{} (environment: {})\n", escaped(option_left(o)), escaped(o.help),
+                       upper_name(o.name));
   };
-  std::string out = fmt::format(".TH PONDER 1 \"\" \"ponder {}\"\n.SH NAME\nponder \\- train small DeepSeek\\-V3 models to reason, and talk to them\n"
-                                ".SH SYNOPSIS\n.B ponder\n.I COMMAND\n[\\fIARGUMENTS\\fR]\n.SH COMMANDS\n", PONDER_VERSION);
+  std::string out = fmt::format(
+      ".TH PONDER 1 \"\" \"ponder {}\"\n.SH NAME\nponder \\- train small DeepSeek\\-V3 models to reason, and talk to "
+      "them\n"
+      ".SH SYNOPSIS\n.B ponder\n.I COMMAND\n[\\fIARGUMENTS\\fR]\n.SH COMMANDS\n",
+      PONDER_VERSION);
   for (const CommandSpec& c : kCommands) {
     out += fmt::format(".SS ponder {} {}\n{}\n", escaped(c.name), escaped(c.positional), escaped(c.summary));
     for (const OptionSpec& o : c.options) out += option(o);
   }
   out += ".SH OPTIONS OF EVERY COMMAND\n";
   for (const OptionSpec& o : kGlobal) out += option(o);
-  out += ".SH EXIT STATUS\n0 done, 1 failure, 2 usage, 3 data, 4 resources, 5 peer lost, 75 stopped early in good order (the same command goes on), "
-         "130 stopped at once.\n";
+  out +=
+      ".SH EXIT STATUS\n0 done, 1 failure, 2 usage, 3 data, 4 resources, 5 peer lost, 75 stopped early in good order "
+      "(the same command goes on), "
+      "130 stopped at once.\n";
   return out;
 }
 
@@ -348,7 +400,8 @@ std::string completion_script(std::string_view shell) {
   for (const CommandSpec& c : kCommands) {
     const std::string name = c.name;
     const size_t space = name.find(' ');
-    if (std::find(first.begin(), first.end(), name.substr(0, space)) == first.end()) first.push_back(name.substr(0, space));
+    if (std::find(first.begin(), first.end(), name.substr(0, space)) == first.end())
+      first.push_back(name.substr(0, space));
     if (space != name.npos) second[name.substr(0, space)].insert(name.substr(space + 1));
   }
   const auto options_of = [&](const std::string& verb) {
@@ -378,16 +431,21 @@ std::string completion_script(std::string_view shell) {
       if (space == name.npos)
         out += fmt::format("complete -c ponder -n __fish_use_subcommand -a {} -d '{}'\n", verb, c.summary);
       else
-        out += fmt::format("complete -c ponder -n __fish_use_subcommand -a {0}\ncomplete -c ponder -n '__fish_seen_subcommand_from {0}' -a {1} -d '{2}'\n",
-                           verb, name.substr(space + 1), c.summary);
+        out += fmt::format(
+            "complete -c ponder -n __fish_use_subcommand -a {0}\ncomplete -c ponder -n '__fish_seen_subcommand_from "
+            "{0}' -a {1} -d '{2}'\n",
+            verb, name.substr(space + 1), c.summary);
       for (const OptionSpec& o : c.options)
-        out += fmt::format("complete -c ponder -n '__fish_seen_subcommand_from {}' -l {}{} -d '{}'\n", verb, o.name, o.value ? " -r" : "", o.help);
+        out += fmt::format("complete -c ponder -n '__fish_seen_subcommand_from {}' -l {}{} -d '{}'\n", verb, o.name,
+                           o.value ? " -r" : "", o.help);
     }
-    for (const OptionSpec& o : kGlobal) out += fmt::format("complete -c ponder -l {}{} -d '{}'\n", o.name, o.value ? " -r" : "", o.help);
+    for (const OptionSpec& o : kGlobal)
+      out += fmt::format("complete -c ponder -l {}{} -d '{}'\n", o.name, o.value ? " -r" : "", o.help);
     // An apostrophe inside single quotes would end them.
     std::string safe;
     for (size_t i = 0; i < out.size(); ++i) {
-      const bool inside = out[i] == '\'' && i > 0 && i + 1 < out.size() && std::isalpha(static_cast<unsigned char>(out[i - 1])) && out[i + 1] == 's';
+      const bool inside = out[i] == '\'' && i > 0 && i + 1 < out.size() &&
+                          std::isalpha(static_cast<unsigned char>(out[i - 1])) && out[i + 1] == 's';
       safe += inside ? "\\'" : std::string(1, out[i]);
     }
     return safe;

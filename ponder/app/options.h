@@ -11,8 +11,8 @@
 namespace ponder::app {
 
 struct OptionSpec {
-  const char* name;       // without the dashes
-  const char* value;      // what stands after it, for people ("N", "FILE"); null: a switch
+  const char* name;   // without the dashes
+  const char* value;  // what stands after it, for people ("N", "FILE"); null: a switch
   const char* help;
   const char* fallback = nullptr;  // the value of an option that is given without one (`--resume`)
   bool repeat = false;             // may be given several times
@@ -21,9 +21,9 @@ struct OptionSpec {
 class Arguments;
 
 struct CommandSpec {
-  const char* name;       // "generate", "runs list"
-  const char* group;      // "use", "train", ...
-  const char* positional; // "MODEL [PROMPT]", for people; its words say how many there may be
+  const char* name;        // "generate", "runs list"
+  const char* group;       // "use", "train", ...
+  const char* positional;  // "MODEL [PROMPT]", for people; its words say how many there may be
   const char* summary;
   std::vector<OptionSpec> options;
   int (*run)(const Arguments&);
@@ -60,9 +60,9 @@ class Arguments {
 // command or option is unknown. `--help` and `--version` come back as options of an Arguments whose command may be null.
 Arguments parse_arguments(const std::vector<std::string>& words);
 
-std::string help_text();                           // all commands
-std::string help_text(const CommandSpec& command);  // one
-std::string man_page();                            // roff
+std::string help_text();                                // all commands
+std::string help_text(const CommandSpec& command);      // one
+std::string man_page();                                 // roff
 std::string completion_script(std::string_view shell);  // bash, zsh, fish
 
 // Runs the command that argv names and returns the exit code; prints errors. This is all of main().

@@ -22,7 +22,8 @@ std::string usage_error(const std::vector<std::string>& words) {
 }
 
 TEST(Options, ReadsCommandsOptionsAndPlaces) {
-  const Arguments a = parse_arguments({"--threads", "3", "generate", "m", "3 7 12 -> 33", "--temperature=0.5", "--n", "2", "--set", "a=1", "--set", "b=2", "--json"});
+  const Arguments a = parse_arguments({"--threads", "3", "generate", "m", "3 7 12 -> 33", "--temperature=0.5", "--n",
+                                       "2", "--set", "a=1", "--set", "b=2", "--json"});
   EXPECT_STREQ(a.command->name, "generate");
   EXPECT_EQ(a.positional, (std::vector<std::string>{"m", "3 7 12 -> 33"}));
   EXPECT_EQ(a.threads(), 3);

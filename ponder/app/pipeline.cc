@@ -15,7 +15,8 @@ namespace {
 
 // What a shell reads as this word.
 std::string quoted(const std::string& word) {
-  if (!word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,%@") == word.npos)
+  if (!word.empty() &&
+      word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,%@") == word.npos)
     return word;
   std::string out = "'";
   for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
@@ -32,11 +33,13 @@ std::string joined(const std::vector<std::string>& words) {
 std::optional<RunDir> find_run(Plan& plan, bool allow_change) {
   const RunSection& r = plan.stage[0].run;
   if (r.resume == "never" || r.resume == "false") return std::nullopt;
-  if (r.resume == "auto" || r.resume.empty() || r.resume == "true") return RunDir::find_resumable(r.output_dir, plan.hash());
+  if (r.resume == "auto" || r.resume.empty() || r.resume == "true")
+    return RunDir::find_resumable(r.output_dir, plan.hash());
   RunDir dir = RunDir::open(resolve_run(r.resume, r.output_dir));
   if (dir.info().recipe_hash != plan.hash()) {
     const auto diff = config_diff(flat_values_of_toml(dir.recipe(), dir.file("recipe.toml")), plan.values());
-    const std::string text = fmt::format("the recipe is not the one that {} was started with:\n  {}", dir.path(), fmt::join(diff, "\n  "));
+    const std::string text =
+        fmt::format("the recipe is not the one that {} was started with:\n  {}", dir.path(), fmt::join(diff, "\n  "));
     if (!allow_change) throw_error(Exit::data, "{}\nGo on all the same with --allow-recipe-change.", text);
     log_warn("{}", text);
   }
@@ -71,9 +74,11 @@ std::optional<int64_t> find_place(Run& run) {
   run.resumed = train::read_state(*newest);
   run.checkpoint = *newest;
   run.counters = run.resumed.counters;
-  const auto at = std::find_if(run.plan.stage.begin(), run.plan.stage.end(), [&](const StageRecipe& s) { return s.name == run.resumed.stage; });
+  const auto at = std::find_if(run.plan.stage.begin(), run.plan.stage.end(),
+                               [&](const StageRecipe& s) { return s.name == run.resumed.stage; });
   if (at == run.plan.stage.end())
-    throw_error(Exit::data, "{}: it belongs to a stage \"{}\", which the recipe does not have", *newest, run.resumed.stage);
+    throw_error(Exit::data, "{}: it belongs to a stage \"{}\", which the recipe does not have", *newest,
+                run.resumed.stage);
   run.stage = static_cast<size_t>(at - run.plan.stage.begin());
   run.offset = run.resumed.step - run.resumed.stage_step;
   if (run.counters["stage_done"] > 0) {
@@ -86,7 +91,12 @@ std::optional<int64_t> find_place(Run& run) {
 void write_final_report(const Run& run) {
   const std::string path = write_report(run.dir);
   log_info("report: {}", path);
-  if (run.task) log_info("talk to it: {} chat {}   (then type {})", base_name(run.command_line.substr(0, run.command_line.find(' '))) == "ponder" ? run.command_line.substr(0, run.command_line.find(' ')) : "ponder", run.dir.path(), run.task->problem(tasks::Split::held_out, 0).text);
+  if (run.task)
+    log_info("talk to it: {} chat {}   (then type {})",
+             base_name(run.command_line.substr(0, run.command_line.find(' '))) == "ponder"
+                 ? run.command_line.substr(0, run.command_line.find(' '))
+                 : "ponder",
+             run.dir.path(), run.task->problem(tasks::Split::held_out, 0).text);
 }
 
 }  // namespace
@@ -125,10 +135,11 @@ int run_recipe(const Arguments& args, const std::string& type) {
     log_info("going on in {} from {}", run.dir.path(), from ? fmt::format("step {}", *from) : "the beginning");
   else
     log_info("run {}", run.dir.path());
-  log_info("{} threads, {}, {:.0f} GFLOP/s at best; seed {}", machine.pool.size(), machine.backend->name(), run.peak_flops * 1e-9,
-           plan.stage[0].run.seed);
+  log_info("{} threads, {}, {:.0f} GFLOP/s at best; seed {}", machine.pool.size(), machine.backend->name(),
+           run.peak_flops * 1e-9, plan.stage[0].run.seed);
   run.log->event("machine", run.offset,
-                 {{"cpu", machine.backend->name()}, {"threads", fmt::format("{}", machine.pool.size())},
+                 {{"cpu", machine.backend->name()},
+                  {"threads", fmt::format("{}", machine.pool.size())},
                   {"peak_flops", fmt::format("{:.6g}", run.peak_flops)},
                   {"price_per_hour", fmt::format("{:g}", plan.stage[0].run.price_per_hour)}});
 
@@ -139,8 +150,11 @@ int run_recipe(const Arguments& args, const std::string& type) {
   try {
     for (; run.stage < plan.stage.size(); ++run.stage) {
       const StageRecipe& stage = run.recipe();
-      if (plan.pipeline) log_info("--- stage {} of {}: {} ({})", run.stage + 1, plan.stage.size(), stage.name, stage.type);
-      const bool finished = stage.type == "pretrain" ? pretrain_stage(run) : stage.type == "rl" ? rl_stage(run) : eval_stage(run);
+      if (plan.pipeline)
+        log_info("--- stage {} of {}: {} ({})", run.stage + 1, plan.stage.size(), stage.name, stage.type);
+      const bool finished = stage.type == "pretrain" ? pretrain_stage(run)
+                            : stage.type == "rl"     ? rl_stage(run)
+                                                     : eval_stage(run);
       if (!finished) return stopped();
       if (stop_requested() && run.stage + 1 < plan.stage.size()) return stopped();
       run.offset = run.next_offset;

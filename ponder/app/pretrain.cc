@@ -33,7 +33,8 @@ class Pretraining final : public Training {
     trainer_ = std::make_unique<train::Trainer>(*run.model, *run.machine.backend, recipe_.optim, steps());
     if (!recipe_.on_text() && recipe_.eval.problems > 0) {
       evaluator_ = std::make_unique<Evaluator>(recipe_, *run.task);
-      engine_ = make_engine(*run.model, *run.machine.backend, *run.task, evaluator_->most_answers(), recipe_.max_completion_length());
+      engine_ = make_engine(*run.model, *run.machine.backend, *run.task, evaluator_->most_answers(),
+                            recipe_.max_completion_length());
     }
   }
 
@@ -42,7 +43,9 @@ class Pretraining final : public Training {
   StepOutcome step(int64_t step) override {
     const auto examples = batch(step);
     const train::StepReport r = trainer_->step(examples, step, recipe_.pretrain.last_token);
-    StepOutcome out{.metrics = {{"loss", r.loss}, {"grad_norm", r.grad_norm}, {"learning_rate", r.learning_rate},
+    StepOutcome out{.metrics = {{"loss", r.loss},
+                                {"grad_norm", r.grad_norm},
+                                {"learning_rate", r.learning_rate},
                                 {"epoch", static_cast<double>(step + 1) / static_cast<double>(epoch_begin_[1])}},
                     .tokens = r.tokens,
                     .flops = r.flops,
@@ -75,7 +78,8 @@ class Pretraining final : public Training {
       const double loss = trainer_->evaluate(examples, &predictions);
       const double bits = loss * static_cast<double>(predictions) / std::numbers::ln2 / static_cast<double>(bytes);
       out.metrics = {{"val/loss", loss}, {"val/bpb", bits}};
-      out.line = fmt::format("held out: loss {:.4f}, {:.4f} bits per byte over {} bytes", loss, bits, format_grouped(bytes));
+      out.line =
+          fmt::format("held out: loss {:.4f}, {:.4f} bits per byte over {} bytes", loss, bits, format_grouped(bytes));
       out.score_name = "bits per byte", out.score = -bits;
     }
     return out;
@@ -84,8 +88,9 @@ class Pretraining final : public Training {
   train::AdamW& optimizer() override { return trainer_->optimizer(); }
 
   std::vector<std::pair<std::string, std::string>> columns() const override {
-    return {{"loss", "loss"}, {"mtp", "mtp/loss"}, {"|g|", "grad_norm"}, {"lr", "learning_rate"},
-            {"load", "moe/max_violation"}, {"tok/s", "tok_per_s"}, {"of peak", "mfu"}};
+    return {{"loss", "loss"},        {"mtp", "mtp/loss"},           {"|g|", "grad_norm"},
+            {"lr", "learning_rate"}, {"load", "moe/max_violation"}, {"tok/s", "tok_per_s"},
+            {"of peak", "mfu"}};
   }
 
   void plan_memory(MemoryPlan& plan) override {
@@ -114,7 +119,8 @@ class Pretraining final : public Training {
   // Which step begins each epoch: max_steps decides how many there are, else num_train_epochs.
   void plan_steps() {
     const int64_t limit = recipe_.run.max_steps;
-    while (limit > 0 ? epoch_begin_.back() < limit : static_cast<int64_t>(epoch_begin_.size()) <= recipe_.run.num_train_epochs) {
+    while (limit > 0 ? epoch_begin_.back() < limit
+                     : static_cast<int64_t>(epoch_begin_.size()) <= recipe_.run.num_train_epochs) {
       load_epoch(static_cast<int64_t>(epoch_begin_.size()) - 1);
       if (plan_.batches() == 0) throw_error(Exit::data, "stage {}: there are no texts to learn from", recipe_.name);
       epoch_begin_.push_back(epoch_begin_.back() + plan_.batches());
@@ -123,8 +129,8 @@ class Pretraining final : public Training {
     load_epoch(0);
   }
   void load_epoch(int64_t epoch) {
-    plan_ = train::plan_batches(set(), recipe_.pretrain.batch_tokens, recipe_.pretrain.group_by_length, recipe_.run.seed,
-                                static_cast<uint64_t>(epoch));
+    plan_ = train::plan_batches(set(), recipe_.pretrain.batch_tokens, recipe_.pretrain.group_by_length,
+                                recipe_.run.seed, static_cast<uint64_t>(epoch));
     epoch_ = epoch;
   }
   std::vector<train::Example> batch_of(std::span<const int32_t> texts) const {

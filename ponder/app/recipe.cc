@@ -30,16 +30,19 @@ void StageRecipe::finish() {
   if (name.empty()) name = type;
   if (type == "rl") {
     if (rl.grpo.num_generations_eval) eval.samples = *rl.grpo.num_generations_eval;
+    rl.grpo.num_generations_eval = eval.samples;  // one number, under TRL's name and ours
     rl.grpo.finish();
     if (run.max_steps < 1)
-      throw_error(Exit::data, "stage {}: max_steps is {}; reinforcement learning has no end of its own, so say how many steps",
+      throw_error(Exit::data,
+                  "stage {}: max_steps is {}; reinforcement learning has no end of its own, so say how many steps",
                   name, run.max_steps);
   }
   if (type == "pretrain" && data.packing == data.document_mask)
-    throw_error(Exit::data,
-                "stage {}: packing = {} and document_mask = {}: packed pieces attend across their texts, single texts to "
-                "themselves only; set packing = true with document_mask = false, or the reverse",
-                name, data.packing, data.document_mask);
+    throw_error(
+        Exit::data,
+        "stage {}: packing = {} and document_mask = {}: packed pieces attend across their texts, single texts to "
+        "themselves only; set packing = true with document_mask = false, or the reverse",
+        name, data.packing, data.document_mask);
 }
 
 std::vector<FlatValue> Plan::values() {
@@ -65,11 +68,13 @@ Plan load_plan(const std::string& path, const std::string& type, const std::vect
     if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) {
       const std::string near = nearest_name(kind, kinds);
       throw_error(Exit::data, "{}: stage {}: {}{}", path, i,
-                  kind.empty() ? "it needs a type: pretrain, rl or eval" : fmt::format("there is no type \"{}\"; pretrain, rl and eval exist", kind),
+                  kind.empty() ? "it needs a type: pretrain, rl or eval"
+                               : fmt::format("there is no type \"{}\"; pretrain, rl and eval exist", kind),
                   near.empty() ? "" : fmt::format("; did you mean {}?", near));
     }
     if (!type.empty() && kind != type)
-      throw_error(Exit::data, "{}: its type is {}; run it with `ponder {} {}`", path, kind, stages.size() > 1 ? "pipeline" : kind, path);
+      throw_error(Exit::data, "{}: its type is {}; run it with `ponder {} {}`", path, kind,
+                  stages.size() > 1 ? "pipeline" : kind, path);
     plan.stage.emplace_back(kind);
     const Origins origins = stages[i].bind(plan.stage[i]);
     plan.stage[i].type = kind;

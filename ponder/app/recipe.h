@@ -131,16 +131,16 @@ struct StageRecipe {
 struct Plan {
   std::string name;  // of the run
   std::vector<StageRecipe> stage;
-  Origins origins;                  // paths begin with "stage.N." where there are several
+  Origins origins;  // paths begin with "stage.N." where there are several
   std::vector<std::string> notes;
-  bool pipeline = false;            // written as [[stage]]s
+  bool pipeline = false;  // written as [[stage]]s
 
   template <class V>
   void fields(V& v) {
     v.list("stage", stage, "run in order");
   }
-  std::string toml();   // resolved, with origins; binds to the same plan
-  std::string hash();   // equal for equal work
+  std::string toml();  // resolved, with origins; binds to the same plan
+  std::string hash();  // equal for equal work
   std::vector<FlatValue> values();
 };
 
@@ -160,16 +160,25 @@ void RunSection::fields(V& v) {
            .synonyms = {"resume_from_checkpoint", "trainer.resume_mode", "ckpt.path"},
            .identity = false});
   v.field("seed", seed, {.help = "of everything random"});
-  v.field("threads", threads, {.help = "0: all cores; results do not depend on it", .min = 0, .max = 4096, .identity = false});
+  v.field("threads", threads,
+          {.help = "0: all cores; results do not depend on it", .min = 0, .max = 4096, .identity = false});
   v.field("max_steps", max_steps, {.help = "optimizer steps; -1: as the data or num_train_epochs say", .min = -1});
   v.field("num_train_epochs", num_train_epochs,
           {.help = "passes over the texts", .synonyms = {"trainer.total_epochs", "num_rollout"}, .min = 1});
-  v.field("logging_steps", logging_steps, {.help = "a row of metrics every so many steps", .min = 1, .identity = false});
+  v.field("logging_steps", logging_steps,
+          {.help = "a row of metrics every so many steps", .min = 1, .identity = false});
   v.field("save_steps", save_steps,
-          {.help = "a checkpoint every so many steps, and at the end", .synonyms = {"trainer.save_freq"}, .min = 1, .identity = false});
+          {.help = "a checkpoint every so many steps, and at the end",
+           .synonyms = {"trainer.save_freq"},
+           .min = 1,
+           .identity = false});
   v.field("eval_steps", eval_steps,
-          {.help = "an evaluation every so many steps, and at the end", .synonyms = {"trainer.test_freq"}, .min = 1, .identity = false});
-  v.field("sample_steps", sample_steps, {.help = "samples are kept and shown every so many steps", .min = 1, .identity = false});
+          {.help = "an evaluation every so many steps, and at the end",
+           .synonyms = {"trainer.test_freq"},
+           .min = 1,
+           .identity = false});
+  v.field("sample_steps", sample_steps,
+          {.help = "samples are kept and shown every so many steps", .min = 1, .identity = false});
   v.field("save_total_limit", save_total_limit,
           {.help = "checkpoints kept, besides the best", .min = 1, .identity = false});
   v.field("price_per_hour", price_per_hour,
@@ -178,13 +187,15 @@ void RunSection::fields(V& v) {
 
 template <class V>
 void DataSection::fields(V& v) {
-  v.field("files", files, {.help = "texts: .jsonl (one object a line) or plain text, files or globs; empty: the task's own"});
+  v.field("files", files,
+          {.help = "texts: .jsonl (one object a line) or plain text, files or globs; empty: the task's own"});
   v.field("dataset_text_field", dataset_text_field,
           {.help = "the field of a .jsonl line that is the text; several are joined by a line break"});
   v.field("max_length", max_length, {.help = "tokens of one piece of text", .min = 2});
   v.field("packing", packing, {.help = "texts end to end, cut into pieces of max_length"});
   v.field("document_mask", document_mask, {.help = "a text attends to itself only; false goes with packing"});
-  v.field("held_out_texts", held_out_texts, {.help = "share of the texts kept for val/loss and val/bpb", .min = 0, .max = 0.5});
+  v.field("held_out_texts", held_out_texts,
+          {.help = "share of the texts kept for val/loss and val/bpb", .min = 0, .max = 0.5});
 }
 
 template <class V>
@@ -192,8 +203,9 @@ void PretrainSection::fields(V& v) {
   v.field("tokens", tokens, {.help = "size of the task's corpus", .min = 1});
   v.field("batch_tokens", batch_tokens, {.help = "tokens of an optimizer step", .min = 2});
   v.field("group_by_length", group_by_length, {.help = "texts of one batch have about one length"});
-  v.field("last_token", last_token,
-          {.help = "the last token of a text, which predicts nothing, goes through the layers too, as in other programs"});
+  v.field(
+      "last_token", last_token,
+      {.help = "the last token of a text, which predicts nothing, goes through the layers too, as in other programs"});
 }
 
 template <class V>
@@ -205,10 +217,12 @@ void EvalSection::fields(V& v, bool with_sampling) {
           {.help = "pass@k over so many problems, in the first and the last evaluation of a stage; 0: none", .min = 0});
   v.field("pass_samples", pass_samples, {.help = "answers to each of those", .min = 1, .max = 1024});
   v.field("split", split, {.help = "which problems", .choices = {"held_out", "train"}});
-  v.field("eval_puzzles", eval_puzzles, {.help = "JSONL of problems to evaluate on, in place of a split; classic: the 1,362 Games of 24"});
+  v.field("eval_puzzles", eval_puzzles,
+          {.help = "JSONL of problems to evaluate on, in place of a split; classic: the 1,362 Games of 24"});
   v.field("eval_on_start", eval_on_start, {.help = "an evaluation before the first step", .identity = false});
   if (!with_sampling) return;
-  v.field("max_completion_length", max_completion_length, {.help = "tokens of an answer", .synonyms = {"max_new_tokens"}, .min = 1});
+  v.field("max_completion_length", max_completion_length,
+          {.help = "tokens of an answer", .synonyms = {"max_new_tokens"}, .min = 1});
   v.field("temperature", temperature, {.help = "of sampling", .min = 0});
 }
 

@@ -70,6 +70,7 @@ name = "base"
 type = "pretrain"
 tokens = 1000
 [[stage]]
+name = "rl"
 type = "rl"
 max_steps = 4
 learning_rate = 0.25
@@ -106,7 +107,7 @@ TEST_F(RecipeTest, MistakesAreNamed) {
   EXPECT_NE(error(kTwo, "rl").find("ponder"), std::string::npos);
   EXPECT_NE(error("[[stage]]\ntype = \"retrain\"\n").find("did you mean pretrain"), std::string::npos);
   EXPECT_NE(error("[[stage]]\nname = \"x\"\n").find("needs a type"), std::string::npos);
-  EXPECT_NE(error("[rl]\nnum_generation = 3\nmax_steps = 1\n", "rl").find("num_generations"), std::string::npos);
+  EXPECT_NE(error("max_steps = 1\n[rl]\nnum_generation = 3\n", "rl").find("num_generations"), std::string::npos);
   EXPECT_NE(error("", "rl").find("max_steps"), std::string::npos);
   EXPECT_NE(error("packing = true\n", "pretrain").find("document_mask"), std::string::npos);
   EXPECT_NE(error("max_steps = 1\nnum_generations = 1\n", "rl").find("at least 2"), std::string::npos);

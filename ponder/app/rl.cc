@@ -17,7 +17,8 @@ namespace {
 // A task whose training problems come from the user's file; all else is the task's own.
 class WithPuzzles final : public tasks::Task {
  public:
-  WithPuzzles(const tasks::Task& task, std::vector<tasks::Problem> problems) : task_(task), problems_(std::move(problems)) {}
+  WithPuzzles(const tasks::Task& task, std::vector<tasks::Problem> problems)
+      : task_(task), problems_(std::move(problems)) {}
   std::string_view name() const override { return task_.name(); }
   const tasks::TaskConfig& config() const override { return task_.config(); }
   const text::Tokenizer& tokenizer() const override { return task_.tokenizer(); }
@@ -35,7 +36,9 @@ class WithPuzzles final : public tasks::Task {
   tasks::Grade grade(const tasks::Problem& problem, std::span<const int32_t> completion) const override {
     return task_.grade(problem, completion);
   }
-  std::vector<int32_t> trace(const tasks::Problem& problem, CounterRng& rng) const override { return task_.trace(problem, rng); }
+  std::vector<int32_t> trace(const tasks::Problem& problem, CounterRng& rng) const override {
+    return task_.trace(problem, rng);
+  }
 
  private:
   const tasks::Task& task_;
@@ -48,15 +51,18 @@ class Reinforcement final : public Training {
     if (!recipe_.rl.puzzles.empty()) {
       auto problems = tasks::read_puzzles(recipe_.rl.puzzles, *run.task);
       if (problems.empty()) throw_error(Exit::data, "{}: no problems in this file", recipe_.rl.puzzles);
-      log_info("{}: {} problems from {}", recipe_.name, format_grouped(static_cast<int64_t>(problems.size())), recipe_.rl.puzzles);
+      log_info("{}: {} problems from {}", recipe_.name, format_grouped(static_cast<int64_t>(problems.size())),
+               recipe_.rl.puzzles);
       puzzles_ = std::make_unique<WithPuzzles>(*run.task, std::move(problems));
       task_ = puzzles_.get();
     }
     const rl::GrpoConfig& c = recipe_.rl.grpo;
     if (c.top_p < 1 || c.top_k > 0 || c.min_p.value_or(0) > 0)
-      log_warn("{}: top_p, top_k or min_p cut the distribution that answers are sampled from, but not the one in the loss: what is "
-               "learned is then not quite what was sampled",
-               recipe_.name);
+      log_warn(
+          "{}: top_p, top_k or min_p cut the distribution that answers are sampled from, but not the one in the loss: "
+          "what is "
+          "learned is then not quite what was sampled",
+          recipe_.name);
     if (recipe_.eval.problems > 0) evaluator_ = std::make_unique<Evaluator>(recipe_, *run.task);
     trainer_ = std::make_unique<train::Trainer>(*run.model, *run.machine.backend, recipe_.optim, steps());
     answers_ = c.num_generations * c.num_prompts_per_step * c.steps_per_generation;
@@ -99,7 +105,8 @@ class Reinforcement final : public Training {
     const rl::GrpoConfig& c = recipe_.rl.grpo;
     if (!report_.rollout) return;
     const text::Tokenizer& tokenizer = task_->tokenizer();
-    const bool per_answer = report_.advantage.size() * std::max<size_t>(1, recipe_.reward.size()) == report_.reward.size();
+    const bool per_answer =
+        report_.advantage.size() * std::max<size_t>(1, recipe_.reward.size()) == report_.reward.size();
     const size_t rewards = std::max<size_t>(1, recipe_.reward.size());
     size_t index = 0;
     int64_t shown = 0;
@@ -110,9 +117,15 @@ class Reinforcement final : public Training {
         const std::string completion = tokenizer.decode(a.completion());
         std::string json;
         JsonWriter w(json);
-        w.begin_object().member("problem", group.problem.text).member("prompt", tokenizer.decode(std::span(a.ids).first(static_cast<size_t>(a.prompt_length))));
+        w.begin_object()
+            .member("problem", group.problem.text)
+            .member("prompt", tokenizer.decode(std::span(a.ids).first(static_cast<size_t>(a.prompt_length))));
         w.member("completion", completion).member("tokens", a.logp.size()).member("right", a.grade.right());
-        w.member("mode", a.grade.mode).member("reason", a.grade.reason).member("truncated", a.truncated).key("rewards").begin_array();
+        w.member("mode", a.grade.mode)
+            .member("reason", a.grade.reason)
+            .member("truncated", a.truncated)
+            .key("rewards")
+            .begin_array();
         for (size_t f = 0; f < rewards; ++f) w.value(report_.reward[index * rewards + f]);
         w.end_array();
         if (per_answer) w.member("advantage", report_.advantage[index]);
@@ -123,7 +136,8 @@ class Reinforcement final : public Training {
         constexpr size_t kTail = 100;
         log_info("    {:<16} {}{}  [{}, reward {:g}{}]", group.problem.text, completion.size() > kTail ? "... " : "",
                  completion.size() > kTail ? completion.substr(completion.size() - kTail) : completion, a.grade.reason,
-                 report_.reward[index * rewards], per_answer ? fmt::format(", advantage {:+.2f}", report_.advantage[index]) : "");
+                 report_.reward[index * rewards],
+                 per_answer ? fmt::format(", advantage {:+.2f}", report_.advantage[index]) : "");
       }
     }
   }
@@ -132,9 +146,17 @@ class Reinforcement final : public Training {
   model::Model* reference() override { return grpo_->reference(); }
 
   std::vector<std::pair<std::string, std::string>> columns() const override {
-    return {{"reward", "reward"}, {"length", "completions/mean_length"}, {"search", "mode/search/share"},
-            {"rejected", "search/rejected_leaves"}, {"signal", "rollout/share_informative_groups"}, {"entropy", "entropy"},
-            {"kl", "kl"}, {"|g|", "grad_norm"}, {"lr", "learning_rate"}, {"s", "step_time"}, {"of peak", "mfu"}};
+    return {{"reward", "reward"},
+            {"length", "completions/mean_length"},
+            {"search", "mode/search/share"},
+            {"rejected", "search/rejected_leaves"},
+            {"signal", "rollout/share_informative_groups"},
+            {"entropy", "entropy"},
+            {"kl", "kl"},
+            {"|g|", "grad_norm"},
+            {"lr", "learning_rate"},
+            {"s", "step_time"},
+            {"of peak", "mfu"}};
   }
 
   void plan_memory(MemoryPlan& plan) override {
@@ -146,9 +168,12 @@ class Reinforcement final : public Training {
     const std::vector<train::Example> examples(
         static_cast<size_t>(std::clamp<int64_t>(recipe_.optim.micro_batch_tokens / longest, 1, answers_)),
         {ids, static_cast<int32_t>(prompt.size())});
-    plan_training_memory(plan, *trainer_, examples, {.temperature = static_cast<float>(c.temperature), .entropy = c.entropy_coef != 0});
-    if (grpo_->reference()) plan.add("reference model", static_cast<int64_t>(grpo_->reference()->params().value_bytes()), true);
-    plan_engine_memory(plan, *engine_, *run_.model, *task_, std::max(answers_, evaluator_ ? evaluator_->most_answers() : 0));
+    plan_training_memory(plan, *trainer_, examples,
+                         {.temperature = static_cast<float>(c.temperature), .entropy = c.entropy_coef != 0});
+    if (grpo_->reference())
+      plan.add("reference model", static_cast<int64_t>(grpo_->reference()->params().value_bytes()), true);
+    plan_engine_memory(plan, *engine_, *run_.model, *task_,
+                       std::max(answers_, evaluator_ ? evaluator_->most_answers() : 0));
   }
 
  private:

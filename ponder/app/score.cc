@@ -44,11 +44,13 @@ class Scorer {
     const Tensor h = model_.final_norm(ctx_, model_.body(ctx_, rows_.batch(pages_, model_.page_layout())));
     each_head(h, [&](int64_t begin, const Tensor& logits) {
       std::vector<int32_t> targets;
-      for (int64_t i = begin; i < begin + logits.rows(); ++i) targets.push_back(i + 1 < count ? ids[static_cast<size_t>(i + 1)] : 0);
+      for (int64_t i = begin; i < begin + logits.rows(); ++i)
+        targets.push_back(i + 1 < count ? ids[static_cast<size_t>(i + 1)] : 0);
       const Tensor logp = ops::token_log_prob(ctx_, logits, targets, 1.f, false).logp_R;
       for (int64_t r = 0; r < logits.rows() && begin + r + 1 < count; ++r) {
         out.logp.push_back(logp.f32()[r]);
-        if (want.top > 0) out.top.push_back(top_of(logits.row(r), targets[static_cast<size_t>(r)], logp.f32()[r], want.top));
+        if (want.top > 0)
+          out.top.push_back(top_of(logits.row(r), targets[static_cast<size_t>(r)], logp.f32()[r], want.top));
       }
       if (want.logits) append(out.logits, logits);
     });
@@ -79,10 +81,12 @@ class Scorer {
     std::vector<int32_t> order(static_cast<size_t>(vocab));
     std::iota(order.begin(), order.end(), 0);
     const auto end = order.begin() + std::min<int64_t>(n, vocab);
-    std::partial_sort(order.begin(), end, order.end(), [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+    std::partial_sort(order.begin(), end, order.end(),
+                      [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
     const double normalizer = double{logits[target]} - logp;
     std::vector<std::pair<int32_t, float>> out;
-    for (auto id = order.begin(); id != end; ++id) out.emplace_back(*id, *id == target ? logp : static_cast<float>(logits[*id] - normalizer));
+    for (auto id = order.begin(); id != end; ++id)
+      out.emplace_back(*id, *id == target ? logp : static_cast<float>(logits[*id] - normalizer));
     return out;
   }
 
@@ -140,7 +144,8 @@ int score_command(const Arguments& args) {
   if (mtp && !logits) throw_error(Exit::usage, "--mtp adds to --logits FILE; name that file, too");
   Machine machine(args.threads());
   const LoadedModel loaded = load_any_model(args.positional[0], {.mtp = mtp});
-  if (mtp && loaded.model->mtp_modules() == 0) throw_error(Exit::data, "{}: the model has no MTP module", loaded.folder);
+  if (mtp && loaded.model->mtp_modules() == 0)
+    throw_error(Exit::data, "{}: the model has no MTP module", loaded.folder);
   Scorer scorer(*loaded.model, *machine.backend);
   const Scorer::Want want{.top = args.integer("top", 5, 0, 1024), .logits = logits, .mtp = mtp};
 
@@ -151,7 +156,8 @@ int score_command(const Arguments& args) {
     if (!names.insert(name).second) throw_error(Exit::data, "--logits: a second text with the id {}", name);
     const int64_t vocab = loaded.model->config().vocab_size;
     kept.push_back(std::move(values));
-    tensors.push_back({name, make_tensor(kept.back().data(), {static_cast<int64_t>(kept.back().size()) / vocab, vocab}), DType::f32});
+    tensors.push_back(
+        {name, make_tensor(kept.back().data(), {static_cast<int64_t>(kept.back().size()) / vocab, vocab}), DType::f32});
   };
 
   const std::string input = read_file(args.text("in", "/dev/stdin"));

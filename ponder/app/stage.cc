@@ -54,7 +54,8 @@ class Window {
   double seconds_ = 0;
 };
 
-std::string shown_row(const std::string& stage, int64_t step, int64_t total, const Training& training, const std::vector<Metric>& row) {
+std::string shown_row(const std::string& stage, int64_t step, int64_t total, const Training& training,
+                      const std::vector<Metric>& row) {
   std::string line = fmt::format("{} {}/{}", stage, step, total);
   for (const auto& [heading, tag] : training.columns())
     if (const double value = get(row, tag); !std::isnan(value)) line += fmt::format("  {} {:.4g}", heading, value);
@@ -64,8 +65,12 @@ std::string shown_row(const std::string& stage, int64_t step, int64_t total, con
 class StageLoop {
  public:
   StageLoop(Run& run, Training& training)
-      : run_(run), training_(training), recipe_(run.recipe()), total_(training.steps()),
-        store_(run.dir.path(), static_cast<int>(recipe_.run.save_total_limit)), progress_(recipe_.name) {}
+      : run_(run),
+        training_(training),
+        recipe_(run.recipe()),
+        total_(training.steps()),
+        store_(run.dir.path(), static_cast<int>(recipe_.run.save_total_limit)),
+        progress_(recipe_.name) {}
 
   bool run() {
     run_.next_offset = run_.offset + total_ + 1;
@@ -79,11 +84,15 @@ class StageLoop {
     for (const std::string& line : memory.lines()) log_info("{}", line);
     reset_peak_rss();
     run_.log->event("stage", run_.offset,
-                    {{"name", recipe_.name}, {"type", recipe_.type}, {"index", fmt::format("{}", run_.stage)},
-                     {"steps", fmt::format("{}", total_)}, {"params", fmt::format("{}", run_.model->params().count())},
+                    {{"name", recipe_.name},
+                     {"type", recipe_.type},
+                     {"index", fmt::format("{}", run_.stage)},
+                     {"steps", fmt::format("{}", total_)},
+                     {"params", fmt::format("{}", run_.model->params().count())},
                      {"active_params", fmt::format("{}", run_.model->active_params())}});
     if (first == 0) {
-      for (const char* counter : {"seconds", "tokens", "flops", "skipped", "skipped_in_row"}) run_.counters[counter] = 0;
+      for (const char* counter : {"seconds", "tokens", "flops", "skipped", "skipped_in_row"})
+        run_.counters[counter] = 0;
       if (recipe_.eval.eval_on_start) {
         std::vector<Metric> row;
         evaluate(0, true, row);
@@ -98,10 +107,13 @@ class StageLoop {
              format_bytes(static_cast<uint64_t>(memory.total())),
              100.0 * (static_cast<double>(peak) / static_cast<double>(memory.total()) - 1));
     run_.log->event("stage_end", run_.offset + total_,
-                    {{"name", recipe_.name}, {"seconds", fmt::format("{:.3f}", run_.counters["seconds"])},
-                     {"tokens", fmt::format("{:.0f}", run_.counters["tokens"])}, {"flops", fmt::format("{:.6g}", run_.counters["flops"])},
+                    {{"name", recipe_.name},
+                     {"seconds", fmt::format("{:.3f}", run_.counters["seconds"])},
+                     {"tokens", fmt::format("{:.0f}", run_.counters["tokens"])},
+                     {"flops", fmt::format("{:.6g}", run_.counters["flops"])},
                      {"finished", finished ? "true" : "false"},
-                     {"planned_bytes", fmt::format("{}", memory.total())}, {"peak_bytes", fmt::format("{}", peak)}});
+                     {"planned_bytes", fmt::format("{}", memory.total())},
+                     {"peak_bytes", fmt::format("{}", peak)}});
     return finished;
   }
 
@@ -114,7 +126,9 @@ class StageLoop {
     run_.counters["tokens"] += static_cast<double>(outcome.tokens);
     run_.counters["flops"] += outcome.flops;
     run_.counters["seconds"] = seconds_now() - begun_;
-    progress_.update({done, total_, fmt::format("{} tok/s", format_count(static_cast<double>(outcome.tokens) / std::max(1e-9, seconds_now() - start)))});
+    progress_.update({done, total_,
+                      fmt::format("{} tok/s", format_count(static_cast<double>(outcome.tokens) /
+                                                           std::max(1e-9, seconds_now() - start)))});
     guard_numbers(done, outcome);
 
     const bool last = done == total_, stop = stop_requested();
@@ -158,7 +172,8 @@ class StageLoop {
       best_ = done > 0;  // before the first step the model is the last checkpoint's
     }
     if (result.score_name == "accuracy")
-      for (const std::string& warning : guards_.evaluation(result.score)) log_warn("{} {}: {}", recipe_.name, done, warning);
+      for (const std::string& warning : guards_.evaluation(result.score))
+        log_warn("{} {}: {}", recipe_.name, done, warning);
   }
 
   void guard_numbers(int64_t done, const StepOutcome& outcome) {
@@ -168,13 +183,15 @@ class StageLoop {
     }
     ++run_.counters["skipped"];
     ++run_.counters["skipped_in_row"];
-    log_warn("{} {}: the gradient of {} is not finite; the step was skipped ({:.0f} so far)", recipe_.name, done, outcome.offender,
-             run_.counters["skipped"]);
+    log_warn("{} {}: the gradient of {} is not finite; the step was skipped ({:.0f} so far)", recipe_.name, done,
+             outcome.offender, run_.counters["skipped"]);
     if (run_.counters["skipped_in_row"] < 3) return;
     std::vector<Metric> row = window_.take(run_.peak_flops);
     put(row, "skipped_steps", run_.counters["skipped"]);
     write_row(done, row);
-    throw_error(Exit::failure, "{}: three steps in a row with numbers that are not finite (step {}, first in {}); the last good checkpoint stands in {}. "
+    throw_error(Exit::failure,
+                "{}: three steps in a row with numbers that are not finite (step {}, first in {}); the last good "
+                "checkpoint stands in {}. "
                 "Try a lower learning_rate or a longer warm-up",
                 recipe_.name, done, outcome.offender, run_.dir.path());
   }
@@ -268,8 +285,8 @@ void prepare_model(Run& run, int vocab_size) {
   if (config.vocab_size < vocab_size)
     throw_error(Exit::data, "stage {}: the model has {} tokens, but the {} has {}", recipe.name, config.vocab_size,
                 recipe.on_text() ? "text" : "task", vocab_size);
-  log_info("{}: {} parameters, {} of them active for a token ({})", recipe.name, format_grouped(run.model->params().count()),
-           format_grouped(run.model->active_params()), config.model_type);
+  log_info("{}: {} parameters, {} of them active for a token ({})", recipe.name,
+           format_grouped(run.model->params().count()), format_grouped(run.model->active_params()), config.model_type);
 }
 
 }  // namespace ponder::app

@@ -34,9 +34,9 @@ struct StepOutcome {
 
 struct EvalOutcome {
   std::vector<Metric> metrics;
-  std::string line;         // for people; empty: nothing was evaluated
-  std::string score_name;   // what BEST goes by
-  double score = 0;         // higher is better
+  std::string line;        // for people; empty: nothing was evaluated
+  std::string score_name;  // what BEST goes by
+  double score = 0;        // higher is better
 };
 
 class Training {
@@ -68,9 +68,9 @@ struct Run {
 
   std::unique_ptr<tasks::Task> task;
   std::unique_ptr<model::Model> model;
-  size_t stage = 0;       // index
-  int64_t offset = 0;     // step of the run at which the stage begins,
-  int64_t next_offset = 1;  // and the one after it
+  size_t stage = 0;                        // index
+  int64_t offset = 0;                      // step of the run at which the stage begins,
+  int64_t next_offset = 1;                 // and the one after it
   std::map<std::string, double> counters;  // tokens, flops, seconds, best, ...: part of every checkpoint
   std::optional<std::string> checkpoint;   // to go on from, for the stage in which it was written
   train::CheckpointState resumed;

@@ -15,7 +15,9 @@ constexpr size_t kMostPoints = 600;  // of a line: more than there are pixels
 
 struct Range {
   double low = 0, high = 1;
-  double to(double value, double from, double until) const { return from + (value - low) / (high - low) * (until - from); }
+  double to(double value, double from, double until) const {
+    return from + (value - low) / (high - low) * (until - from);
+  }
 };
 
 Range widened(double low, double high) {
@@ -72,12 +74,15 @@ class Drawing {
   }
   double px(double x) const { return x_ + x_range_.to(x, kLeft, kChartWidth - kRight); }
   double value(double y) const { return chart_.log_y ? std::log10(y) : y; }
-  double py(double y) const { return y_ + y_range_.to(std::clamp(value(y), y_range_.low, y_range_.high), kChartHeight - kBottom, kTop); }
+  double py(double y) const {
+    return y_ + y_range_.to(std::clamp(value(y), y_range_.low, y_range_.high), kChartHeight - kBottom, kTop);
+  }
   bool shown(double y) const { return std::isfinite(y) && (!chart_.log_y || y > 0); }
   int color(size_t i) const { return series_[i].color >= 0 ? series_[i].color : static_cast<int>(i % 8); }
 
   void text(double x, double y, const char* css, const char* anchor, const std::string& what) {
-    put("<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"{}\" text-anchor=\"{}\">{}</text>", x_ + x, y_ + y, css, anchor, escape_xml(what));
+    put("<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"{}\" text-anchor=\"{}\">{}</text>", x_ + x, y_ + y, css, anchor,
+        escape_xml(what));
   }
 
   void stack() {
@@ -113,7 +118,8 @@ class Drawing {
       put("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" class=\"grid\"/>", left, y, right, y);
       text(kLeft - 6, y - y_ + 4, "text", "end", tick_text(chart_.log_y ? std::pow(10, t) : t));
     }
-    for (const double t : round_ticks(x_range_.low, x_range_.high, 6)) text(px(t) - x_, kChartHeight - kBottom + 16, "text", "middle", tick_text(t));
+    for (const double t : round_ticks(x_range_.low, x_range_.high, 6))
+      text(px(t) - x_, kChartHeight - kBottom + 16, "text", "middle", tick_text(t));
     put("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" class=\"axis\"/>", left, bottom, right, bottom);
     text(kChartWidth - kRight, kChartHeight - 4, "text", "end", chart_.x_label);
   }
@@ -132,23 +138,27 @@ class Drawing {
       path += fmt::format("{}{:.1f} {:.1f}", pen ? "L" : "M", px(s.x[j]), py(s.y[j]));
       pen = true;
     }
-    if (!path.empty()) put("<path d=\"{}\" class=\"line c{}\"{}/>", path, c, s.dashed ? " stroke-dasharray=\"5 4\"" : "");
+    if (!path.empty())
+      put("<path d=\"{}\" class=\"line c{}\"{}/>", path, c, s.dashed ? " stroke-dasharray=\"5 4\"" : "");
     for (size_t j = 0; j < s.y.size() && (s.dots || !s.error.empty()); ++j) {
       if (!shown(s.y[j])) continue;
       const double x = px(s.x[j]);
       if (!s.error.empty() && s.error[j] > 0)
-        put("<line x1=\"{0:.1f}\" y1=\"{1:.1f}\" x2=\"{0:.1f}\" y2=\"{2:.1f}\" class=\"line c{3}\"/>", x, py(s.y[j] - s.error[j]), py(s.y[j] + s.error[j]), c);
-      put("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" class=\"dot c{}\"><title>{} {:g}: {:.4g}</title></circle>", x, py(s.y[j]), c,
-          escape_xml(s.name), s.x[j], s.y[j]);
+        put("<line x1=\"{0:.1f}\" y1=\"{1:.1f}\" x2=\"{0:.1f}\" y2=\"{2:.1f}\" class=\"line c{3}\"/>", x,
+            py(s.y[j] - s.error[j]), py(s.y[j] + s.error[j]), c);
+      put("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" class=\"dot c{}\"><title>{} {:g}: {:.4g}</title></circle>", x,
+          py(s.y[j]), c, escape_xml(s.name), s.x[j], s.y[j]);
     }
   }
 
   void area(size_t i) {
     const Series& s = series_[i];
     std::string path;
-    for (size_t j = 0; j < s.y.size(); ++j) path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : "L", px(s.x[j]), py(s.y[j]));
+    for (size_t j = 0; j < s.y.size(); ++j)
+      path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : "L", px(s.x[j]), py(s.y[j]));
     for (size_t j = s.y.size(); j-- > 0;)
-      path += fmt::format("L{:.1f} {:.1f}", px(s.x[j]), py(i == 0 ? y_range_.low : series_[i - 1].y[std::min(j, series_[i - 1].y.size() - 1)]));
+      path += fmt::format("L{:.1f} {:.1f}", px(s.x[j]),
+                          py(i == 0 ? y_range_.low : series_[i - 1].y[std::min(j, series_[i - 1].y.size() - 1)]));
     put("<path d=\"{}Z\" class=\"area c{}\"/>", path, color(i));
   }
 
@@ -158,8 +168,8 @@ class Drawing {
     for (size_t i = 0; i < series_.size(); ++i) {
       if (series_[i].y.empty()) continue;
       const double width = 22 + 6.2 * static_cast<double>(series_[i].name.size());
-      put("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" class=\"line key c{}\"{}/>", x_ + x, y_ + 32, x_ + x + 14, y_ + 32, color(i),
-          series_[i].dashed ? " stroke-dasharray=\"4 3\"" : "");
+      put("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" class=\"line key c{}\"{}/>", x_ + x, y_ + 32,
+          x_ + x + 14, y_ + 32, color(i), series_[i].dashed ? " stroke-dasharray=\"4 3\"" : "");
       text(x + 18, 36, "text", "start", series_[i].name);
       x += width + 6;
     }
@@ -187,7 +197,8 @@ std::vector<double> round_ticks(double low, double high, int wanted) {
       break;
     }
   // Counted in whole steps, so that 0.3 is not 0.30000000000000004.
-  for (auto k = static_cast<int64_t>(std::ceil(low / step - 1e-9)); static_cast<double>(k) * step <= high + 1e-9 * step; ++k)
+  for (auto k = static_cast<int64_t>(std::ceil(low / step - 1e-9)); static_cast<double>(k) * step <= high + 1e-9 * step;
+       ++k)
     ticks.push_back(step < 1 ? static_cast<double>(k) / std::round(1 / step) : static_cast<double>(k) * step);
   return ticks;
 }
@@ -232,8 +243,8 @@ std::string_view chart_style() {
 std::string chart_svg(const Chart& chart) {
   Drawing drawing(chart, 0, 0);
   if (drawing.empty()) return "";
-  return fmt::format("<svg class=\"chart\" viewBox=\"0 0 {:g} {:g}\" role=\"img\" aria-label=\"{}\">{}</svg>\n", kChartWidth, kChartHeight,
-                     escape_xml(chart.title), drawing.inner());
+  return fmt::format("<svg class=\"chart\" viewBox=\"0 0 {:g} {:g}\" role=\"img\" aria-label=\"{}\">{}</svg>\n",
+                     kChartWidth, kChartHeight, escape_xml(chart.title), drawing.inner());
 }
 
 std::string chart_sheet(const std::vector<Chart>& charts, int columns) {
@@ -245,11 +256,15 @@ std::string chart_sheet(const std::vector<Chart>& charts, int columns) {
     inner += drawing.inner() + "\n";
     ++shown;
   }
-  const double width = kChartWidth * std::min(columns, std::max(1, shown)), height = kChartHeight * ((shown + columns - 1) / columns);
-  return fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\" width=\"{0:g}\" height=\"{1:g}\" viewBox=\"0 0 {0:g} {1:g}\">\n"
-                     "<style>{2}.chart .back {{ fill: #fff; }} @media (prefers-color-scheme: dark) {{ .chart .back {{ fill: #14161c; }} }}</style>\n"
-                     "<rect class=\"back\" width=\"100%\" height=\"100%\"/>\n{3}</svg>\n",
-                     width, height, chart_style(), inner);
+  const double width = kChartWidth * std::min(columns, std::max(1, shown)),
+               height = kChartHeight * ((shown + columns - 1) / columns);
+  return fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\" width=\"{0:g}\" height=\"{1:g}\" viewBox=\"0 0 {0:g} "
+      "{1:g}\">\n"
+      "<style>{2}.chart .back {{ fill: #fff; }} @media (prefers-color-scheme: dark) {{ .chart .back {{ fill: #14161c; "
+      "}} }}</style>\n"
+      "<rect class=\"back\" width=\"100%\" height=\"100%\"/>\n{3}</svg>\n",
+      width, height, chart_style(), inner);
 }
 
 }  // namespace ponder::app

@@ -12,20 +12,20 @@ namespace ponder::app {
 
 struct Series {
   std::string name;
-  std::vector<double> x, y;    // where y is not finite the line breaks
+  std::vector<double> x, y;        // where y is not finite the line breaks
   std::vector<double> error = {};  // half the length of error bars; empty: none
-  bool dots = false;           // a dot at each point (few points), else a line alone
+  bool dots = false;               // a dot at each point (few points), else a line alone
   bool dashed = false;
-  int color = -1;              // class number; -1: the place in the chart
+  int color = -1;  // class number; -1: the place in the chart
 };
 
 struct Chart {
-  std::string title, note;     // note: small, at the right
+  std::string title, note;  // note: small, at the right
   std::string x_label = "step";
   std::vector<Series> series;
   std::optional<double> y_min, y_max;  // else from the data
   bool log_y = false;
-  bool stacked = false;        // series add up, as areas
+  bool stacked = false;  // series add up, as areas
 };
 
 constexpr double kChartWidth = 460, kChartHeight = 270;

@@ -49,7 +49,8 @@ Texts read_texts(const DataSection& data, uint64_t seed) {
       found = {pattern};
     else
       found = glob_files(pattern);
-    if (found.empty()) throw_error(Exit::data, "data.files: {}: no such file; name yours with --set files=PATH", pattern);
+    if (found.empty())
+      throw_error(Exit::data, "data.files: {}: no such file; name yours with --set files=PATH", pattern);
     files.insert(files.end(), found.begin(), found.end());
   }
   const text::ByteLevel tokenizer;

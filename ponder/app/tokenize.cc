@@ -14,7 +14,8 @@ namespace ponder::app {
 
 int tokenize_command(const Arguments& args) {
   const std::string& what = args.positional[0];
-  const auto tokenizer = text::load_tokenizer(what.ends_with(".json") ? what : join_path(resolve_model(what), "tokenizer.json"));
+  const auto tokenizer =
+      text::load_tokenizer(what.ends_with(".json") ? what : join_path(resolve_model(what), "tokenizer.json"));
   const std::string input = read_file(args.text("in", "/dev/stdin"));
   int number = 0;
   for (size_t begin = 0; begin < input.size();) {
@@ -50,7 +51,12 @@ int tokenize_command(const Arguments& args) {
       out = done;
     } catch (const Error& e) {
       out.clear();
-      JsonWriter(out).begin_object().key("id").raw(id.empty() ? fmt::format("{}", number) : id).member("error", e.what()).end_object();
+      JsonWriter(out)
+          .begin_object()
+          .key("id")
+          .raw(id.empty() ? fmt::format("{}", number) : id)
+          .member("error", e.what())
+          .end_object();
     }
     fmt::print("{}\n", out);
   }

@@ -34,17 +34,26 @@ struct Engine::Sequence {
 
 namespace {
 int64_t pages_for(int64_t positions) { return (positions + kPageSize - 1) / kPageSize; }
-int64_t default_pages(const model::Model& m, const EngineConfig& c) {
-  if (c.pages > 0) return c.pages;
-  return std::max<int64_t>(64, int64_t{c.max_sequences} * pages_for(m.config().max_position_embeddings / 4));
+EngineConfig completed(EngineConfig c, const model::Model& m) {
+  if (c.max_sequences <= 0) c.max_sequences = default_sequences(m);
+  if (c.pages <= 0)
+    c.pages = std::max<int64_t>(64, int64_t{c.max_sequences} * pages_for(m.config().max_position_embeddings / 4));
+  return c;
 }
 }  // namespace
+
+int default_sequences(const model::Model& model) {
+  constexpr int64_t kCacheBytes = int64_t{12} << 20, kUsualPages = 2;
+  const int64_t bytes = model.kv_layers() * kUsualPages * model.page_layout().page_floats() * int64_t{sizeof(float)};
+  const int64_t fit = kCacheBytes / bytes;
+  return fit < 32 ? 256 : static_cast<int>(std::clamp<int64_t>(fit, 64, 512));  // too large to fit: amortise the weights
+}
 
 Engine::Engine(const model::Model& model, const kernels::Backend& backend, const EngineConfig& config)
     : model_(model),
       backend_(backend),
-      config_(config),
-      cache_(default_pages(model, config)),
+      config_(completed(config, model)),
+      cache_(config_.pages),
       pool_(model.page_layout(), model.kv_layers(), cache_.pages()) {
   config_.draft = config.draft && model.mtp_modules() > 0;
   events_.reserve(static_cast<size_t>(2 * config_.max_sequences));
