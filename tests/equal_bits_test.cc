@@ -122,6 +122,8 @@ TEST_P(EqualBits, Sampling) {
   expect_equal(expected, run(*model, best, {.name = "preempted", .engine = {.pages = 9}}, &stats), "preempted");
   EXPECT_GT(stats.preempted, 0);
   expect_equal(expected, run(*model, best, {.name = "scrambled", .scramble = true}), "pages in another order");
+  expect_equal(expected, run(*model, best, {.name = "remembered", .engine = {.pages = 600, .remember_answers = true}}),
+               "answers remembered");
   expect_equal(expected, run(*model, best, {.name = "draft", .engine = {.pages = 600, .draft = true}}, &stats),
                "speculative");
   if (model->mtp_modules()) {

@@ -84,6 +84,7 @@ std::unique_ptr<engine::Engine> make_chat_engine(const LoadedModel& loaded, cons
   engine::EngineConfig config;
   config.max_sequences = static_cast<int>(std::clamp<int64_t>(answers, 1, engine::default_sequences(m)));
   config.pages = std::max(each, std::min(config.max_sequences * each, memory_bytes() / 4 / page_bytes));
+  config.remember_answers = true;
   config.draft = draft;
   return std::make_unique<engine::Engine>(m, backend, config);
 }

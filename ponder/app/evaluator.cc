@@ -8,6 +8,8 @@
 #include "ponder/base/file.h"
 #include "ponder/base/hash.h"
 #include "ponder/base/json.h"
+#include "ponder/base/log.h"
+#include "ponder/base/rng.h"
 #include "ponder/rl/rollout.h"
 #include "ponder/tasks/jsonl.h"
 #include "ponder/tasks/puzzle/game24.h"
@@ -53,9 +55,15 @@ Evaluator::Evaluator(const StageRecipe& recipe, const tasks::Task& task)
   const EvalSection& e = recipe.eval;
   const auto split = e.split == "train" ? tasks::Split::train : tasks::Split::held_out;
   if (!e.eval_puzzles.empty()) {
+    // A file may be sorted, say by difficulty: a part of it is drawn, not its beginning.
     problems_ = e.eval_puzzles == "classic" ? classic_puzzles(task) : tasks::read_puzzles(e.eval_puzzles, task);
-    if (e.problems > 0 && static_cast<int64_t>(problems_.size()) > e.problems)
+    const auto there = static_cast<int64_t>(problems_.size());
+    CounterRng rng(recipe.run.seed, Stream::eval_problems, 1);
+    if (there > e.problems || there > e.pass_problems) rng.shuffle(problems_);
+    if (there > e.problems) {
+      log_info("evaluating {} of the {} problems of {}", e.problems, there, e.eval_puzzles);
       problems_.resize(static_cast<size_t>(e.problems));
+    }
     pass_problems_ = problems_;
     if (static_cast<int64_t>(pass_problems_.size()) > e.pass_problems)
       pass_problems_.resize(static_cast<size_t>(e.pass_problems));

@@ -17,7 +17,7 @@ void MemoryPlan::finish() {
   int64_t known = 0, coming = 0;
   for (const Family& f : families_) (f.resident ? known : coming) += f.bytes;
   other_ = std::max<int64_t>(0, now - known);
-  total_ = known + other_ + coming;
+  total_ = now > 0 ? now + coming : known + coming;
 }
 
 void plan_training_memory(MemoryPlan& plan, train::Trainer& trainer, std::span<const train::Example> largest,
@@ -33,7 +33,7 @@ void plan_training_memory(MemoryPlan& plan, train::Trainer& trainer, std::span<c
   plan.add("weights", weights, true);
   plan.add("gradients", weights, true);
   plan.add("optimizer moments", trainer.optimizer().bytes(), trainer.optimizer().steps() > 0);
-  plan.add("activations and scratch", static_cast<int64_t>(pass.arena_bytes()), true);
+  plan.add("activations and scratch", static_cast<int64_t>(pass.peak_bytes()), true);
 }
 
 void plan_engine_memory(MemoryPlan& plan, engine::Engine& engine, const model::Model& model, const tasks::Task& task,

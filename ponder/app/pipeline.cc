@@ -8,6 +8,7 @@
 #include "ponder/app/stage.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
+#include "ponder/base/json.h"
 #include "ponder/base/log.h"
 
 namespace ponder::app {
@@ -88,15 +89,13 @@ std::optional<int64_t> find_place(Run& run) {
   return run.resumed.step;
 }
 
-void write_final_report(const Run& run) {
-  const std::string path = write_report(run.dir);
-  log_info("report: {}", path);
+// What a finished run leaves to look at and to talk to.
+void conclude(const Run& run, const Arguments& args) {
+  const std::string report = write_report(run.dir);
+  log_info("report: {}", report);
   if (run.task)
-    log_info("talk to it: {} chat {}   (then type {})",
-             base_name(run.command_line.substr(0, run.command_line.find(' '))) == "ponder"
-                 ? run.command_line.substr(0, run.command_line.find(' '))
-                 : "ponder",
-             run.dir.path(), run.task->problem(tasks::Split::held_out, 0).text);
+    log_info("talk to it:  {} chat {}   and type  {}", quoted(args.command_line[0]), quoted(run.dir.path()),
+             run.task->problem(tasks::Split::held_out, 0).text);
 }
 
 }  // namespace
@@ -143,9 +142,17 @@ int run_recipe(const Arguments& args, const std::string& type) {
                   {"peak_flops", fmt::format("{:.6g}", run.peak_flops)},
                   {"price_per_hour", fmt::format("{:g}", plan.stage[0].run.price_per_hour)}});
 
+  const auto ended = [&](const char* state, int code) {
+    if (args.json()) {
+      std::string json;
+      JsonWriter(json).begin_object().member("run", run.dir.path()).member("state", state).end_object();
+      fmt::print("{}\n", json);
+    }
+    return code;
+  };
   const auto stopped = [&] {
     log_info("stopped in good order. The same command goes on:\n\n    {}\n", run.command_line);
-    return static_cast<int>(Exit::resumable);
+    return ended("stopped", static_cast<int>(Exit::resumable));
   };
   try {
     for (; run.stage < plan.stage.size(); ++run.stage) {
@@ -165,8 +172,8 @@ int run_recipe(const Arguments& args, const std::string& type) {
     throw;
   }
   run.log->finish("done");
-  write_final_report(run);
-  return 0;
+  conclude(run, args);
+  return ended("done", 0);
 }
 
 int pipeline_command(const Arguments& args) { return run_recipe(args, ""); }

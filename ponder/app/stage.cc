@@ -102,6 +102,9 @@ class StageLoop {
     begun_ = seconds_now() - run_.counters["seconds"];
     bool finished = true;
     for (int64_t done = first; done < total_ && finished;) finished = step(++done);
+    for (const auto& [heading, course] : courses_)
+      if (course.size() > 1)
+        log_info("{:<10} {}  {:.4g} -> {:.4g}", heading, sparkline(course, 50), course.front(), course.back());
     const int64_t peak = peak_rss_bytes();
     log_info("{}: peak memory {}, planned {} ({:+.1f}%)", recipe_.name, format_bytes(static_cast<uint64_t>(peak)),
              format_bytes(static_cast<uint64_t>(memory.total())),
@@ -138,6 +141,8 @@ class StageLoop {
       if (run_.counters["skipped"] > 0) put(row, "skipped_steps", run_.counters["skipped"]);
       if (checkpoint_ms_ > 0) put(row, "ckpt_ms", std::exchange(checkpoint_ms_, 0));
       log_info("{}", shown_row(recipe_.name, done, total_, training_, row));
+      for (const auto& [heading, tag] : training_.columns())
+        if (const double x = get(row, tag); !std::isnan(x)) courses_[heading].push_back(x);
       for (const std::string& warning : guards_.step(row)) log_warn("{} {}: {}", recipe_.name, done, warning);
       if (eval_due) evaluate(done, last, row);
       write_row(done, row);
@@ -232,6 +237,7 @@ class StageLoop {
   Progress progress_;
   Guards guards_;
   Window window_;
+  std::map<std::string, std::vector<double>> courses_;  // of the columns, for the lines at the end
   double begun_ = 0, checkpoint_ms_ = 0;
   bool best_ = false, save_due_ = false;
 };

@@ -11,7 +11,7 @@ struct Engine::Sequence {
   int32_t answer = 0;
   uint64_t seed = 0;
   Sampling sampling;
-  int64_t max_length = 0;
+  int64_t prompt = 0, max_length = 0;  // tokens
   std::vector<int32_t> stop_tokens;
   std::vector<int32_t> tokens;  // prompt and answer
   std::vector<int32_t> pages;
@@ -43,10 +43,11 @@ EngineConfig completed(EngineConfig c, const model::Model& m) {
 }  // namespace
 
 int default_sequences(const model::Model& model) {
-  constexpr int64_t kCacheBytes = int64_t{12} << 20, kUsualPages = 2;
+  constexpr int64_t kCacheBytes = int64_t{16} << 20, kUsualPages = 2;
   const int64_t bytes = model.kv_layers() * kUsualPages * model.page_layout().page_floats() * int64_t{sizeof(float)};
   const int64_t fit = kCacheBytes / bytes;
-  return fit < 32 ? 256 : static_cast<int>(std::clamp<int64_t>(fit, 64, 512));  // too large to fit: amortise the weights
+  return fit < 32 ? 256
+                  : static_cast<int>(std::clamp<int64_t>(fit, 64, 512));  // too large to fit: amortise the weights
 }
 
 Engine::Engine(const model::Model& model, const kernels::Backend& backend, const EngineConfig& config)
@@ -96,6 +97,7 @@ int64_t Engine::add(Request request) {
     s->answer = static_cast<int32_t>(i);
     s->seed = request.seeds[i];
     s->sampling = request.sampling;
+    s->prompt = static_cast<int64_t>(request.prompt.size());
     s->max_length = longest;
     s->stop_tokens = request.stop_tokens;
     s->tokens.reserve(static_cast<size_t>(longest) + 2);
@@ -200,7 +202,7 @@ void Engine::admit() {
 
 void Engine::remember_pages(Sequence& s) {
   if (!config_.share_prefixes) return;
-  const int64_t known = std::min(s.computed, s.confirmed());
+  const int64_t known = std::min(s.computed, config_.remember_answers ? s.confirmed() : s.prompt);
   while (static_cast<int64_t>(s.hashes.size() + 1) * kPageSize <= known) {
     const size_t i = s.hashes.size();
     const uint64_t hash = KvCache::hash(i ? s.hashes.back() : version_,

@@ -52,12 +52,15 @@ struct EngineConfig {
   int max_sequences = 512;  // computed at once
   int max_step_rows = 2048;  // rows of one forward pass; a longer prompt is computed in pieces
   bool share_prefixes = true;
+  // Full pages of answers are remembered as well as those of prompts (chat: the next turn begins with them). Otherwise an
+  // answer's pages are the first to be used again, while they are still in the processor's cache.
+  bool remember_answers = false;
   bool draft = false;  // propose a second token by the model's first MTP module
 };
 
 // Sequences side by side that are fastest for a model. A decode step reads all pages of all its sequences, so with small
 // models a batch that fits into the last-level cache beats a larger one (measured on the V3 miniature, 384 answers of 135
-// tokens on one thread: 130 GFLOP/s with 64 at a time, 75 with 384). Results do not depend on it.
+// tokens on two threads: 210 GFLOP/s with 96 at a time, 120 with 384). Results do not depend on it.
 int default_sequences(const model::Model& model);
 
 struct EngineStats {
