@@ -47,7 +47,9 @@ TEST_P(Allocation, DecodeStep) {
   const auto model = test::make_model(config(), {});
   engine::Engine engine(*model, *backend, {.pages = 400, .draft = GetParam()});
   for (int i = 0; i < 40; ++i)
-    engine.add({.prompt = {1, 2, static_cast<int32_t>(3 + i % 40)}, .seeds = {1, 2, static_cast<uint64_t>(i)}, .max_new_tokens = 200});
+    engine.add({.prompt = {1, 2, static_cast<int32_t>(3 + i % 40)},
+                .seeds = {1, 2, static_cast<uint64_t>(i)},
+                .max_new_tokens = 200});
   for (int i = 0; i < 60; ++i) engine.step();
   const int64_t before = g_allocations;
   for (int i = 0; i < 30; ++i) ASSERT_FALSE(engine.step().empty());
