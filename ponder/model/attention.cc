@@ -1,18 +1,11 @@
 #include "ponder/model/attention.h"
 
-#include <cmath>
-
 namespace ponder::model {
 
 using ops::Param;
 using ops::Slice;
 
 namespace {
-
-double fan_in(int64_t n) { return 1 / std::sqrt(double(n)); }
-double output_std(const ModelConfig& c, int64_t n) {
-  return fan_in(n) * c.init_output_scale / std::sqrt(double(c.num_hidden_layers));
-}
 
 ops::KvRef kv_ref(const Batch& batch, int layer) { return {batch.kv->layout(), batch.spans, batch.kv->layer(layer)}; }
 
@@ -31,7 +24,7 @@ class Gqa final : public Attention {
                           {{prefix + "q_proj.weight", 0, {q, d}},
                            {prefix + "k_proj.weight", q * d, {kv, d}},
                            {prefix + "v_proj.weight", (q + kv) * d, {kv, d}}},
-                          q + 2 * kv, d, fan_in(d));
+                          q + 2 * kv, d, fan_in_std(d));
     if (c.attention_bias)
       bias_ = &params.vector(
           prefix + "qkv_bias",
@@ -78,17 +71,17 @@ class Mla final : public Attention {
     a_ = &params.matrix(prefix + "a",
                         {{prefix + (q_lora_ ? "q_a_proj.weight" : "q_proj.weight"), 0, {first, d}},
                          {prefix + "kv_a_proj_with_mqa.weight", first * d, {kv, d}}},
-                        first + kv, d, fan_in(d));
+                        first + kv, d, fan_in_std(d));
     if (q_lora_) {
       q_norm_ = &params.vector(prefix + "q_a_layernorm", {{prefix + "q_a_layernorm.weight", 0, {q_lora_}}}, q_lora_, 1);
-      q_b_ =
-          &params.matrix(prefix + "q_b", {{prefix + "q_b_proj.weight", 0, {q, q_lora_}}}, q, q_lora_, fan_in(q_lora_));
+      q_b_ = &params.matrix(prefix + "q_b", {{prefix + "q_b_proj.weight", 0, {q, q_lora_}}}, q, q_lora_,
+                            fan_in_std(q_lora_));
     }
     kv_norm_ =
         &params.vector(prefix + "kv_a_layernorm", {{prefix + "kv_a_layernorm.weight", 0, {d_.lora}}}, d_.lora, 1);
     const int64_t head_rows = d_.nope + d_.v;
     kv_b_ = &params.matrix(prefix + "kv_b", {{prefix + "kv_b_proj.weight", 0, {d_.heads * head_rows, d_.lora}}},
-                           d_.heads * head_rows, d_.lora, fan_in(d_.lora));
+                           d_.heads * head_rows, d_.lora, fan_in_std(d_.lora));
     kv_b_->matrices = {.batch = d_.heads,
                        .n = d_.v,
                        .k = d_.lora,

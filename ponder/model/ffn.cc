@@ -1,26 +1,17 @@
 #include "ponder/model/ffn.h"
 
-#include <cmath>
-
 #include "ponder/model/model.h"
 
 namespace ponder::model {
 
 using ops::Slice;
 
-namespace {
-double fan_in(int64_t n) { return 1 / std::sqrt(double(n)); }
-double output_std(const ModelConfig& c, int64_t n) {
-  return fan_in(n) * c.init_output_scale / std::sqrt(double(c.num_hidden_layers));
-}
-}  // namespace
-
 Mlp::Mlp(Params& params, const ModelConfig& c, const std::string& prefix, int64_t width, int64_t down_fan_in) {
   const int64_t d = c.hidden_size;
   gate_up_ =
       &params.matrix(prefix + "gate_up",
                      {{prefix + "gate_proj.weight", 0, {width, d}}, {prefix + "up_proj.weight", width * d, {width, d}}},
-                     2 * width, d, fan_in(d));
+                     2 * width, d, fan_in_std(d));
   down_ = &params.matrix(prefix + "down", {{prefix + "down_proj.weight", 0, {d, width}}}, d, width,
                          output_std(c, down_fan_in));
 }
@@ -40,7 +31,7 @@ Moe::Moe(Params& params, const ModelConfig& c, const std::string& prefix, int in
              .group_score = v3 ? kernels::GroupScore::top2_sum : kernels::GroupScore::max,
              .normalize = c.norm_topk_prob,
              .scaling = static_cast<float>(c.routed_scaling_factor)};
-  router_ = &params.matrix(prefix + "gate", {{prefix + "gate.weight", 0, {e, d}}}, e, d, fan_in(d));
+  router_ = &params.matrix(prefix + "gate", {{prefix + "gate.weight", 0, {e, d}}}, e, d, fan_in_std(d));
   if (v3)
     bias_ =
         &params.vector(prefix + "bias", {{prefix + "gate.e_score_correction_bias", 0, {e}}}, e, 0, /*trainable=*/false);
@@ -52,7 +43,7 @@ Moe::Moe(Params& params, const ModelConfig& c, const std::string& prefix, int in
     down.push_back({expert + "down_proj.weight", i * d * f, {d, f}});
   }
   const int64_t visited = f * (c.num_experts_per_tok + c.n_shared_experts);
-  gate_up_ = &params.matrix(prefix + "experts.gate_up", std::move(gate_up), e * 2 * f, d, fan_in(d));
+  gate_up_ = &params.matrix(prefix + "experts.gate_up", std::move(gate_up), e * 2 * f, d, fan_in_std(d));
   gate_up_->matrices = {.batch = e, .n = 2 * f, .k = d, .offset = 0, .stride = 2 * f * d};
   down_ = &params.matrix(prefix + "experts.down", std::move(down), e * d, f, output_std(c, visited));
   down_->matrices = {.batch = e, .n = d, .k = f, .offset = 0, .stride = d * f};

@@ -1,10 +1,16 @@
 #include "ponder/model/params.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "ponder/base/rng.h"
 
 namespace ponder::model {
+
+double fan_in_std(int64_t inputs) { return 1 / std::sqrt(static_cast<double>(inputs)); }
+double output_std(const ModelConfig& config, int64_t inputs) {
+  return fan_in_std(inputs) * config.init_output_scale / std::sqrt(static_cast<double>(config.num_hidden_layers));
+}
 
 ops::Param& Params::matrix(std::string name, std::vector<ops::Slice> slices, int64_t rows, int64_t cols,
                            double init_std) {

@@ -5,9 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "ponder/model/config.h"
 #include "ponder/ops/param.h"
 
 namespace ponder::model {
+
+// Standard deviations of initial values: 1 / sqrt(inputs), and that of a layer's outputs, which add up over all layers.
+double fan_in_std(int64_t inputs);
+double output_std(const ModelConfig& config, int64_t inputs);
 
 class Params {
  public:
