@@ -151,7 +151,7 @@ void expect_undisturbed(const Workplace& run) {
   ASSERT_GE(undisturbed().size(), 3u) << "weights, moments and the reference";
   EXPECT_EQ(got.size(), undisturbed().size());
   for (const auto& [name, bytes] : undisturbed()) {
-    ASSERT_TRUE(got.count(name)) << name;
+    ASSERT_TRUE(got.count(name)) << name << " is not in " << run.run() << "\n" << run.output();
     EXPECT_TRUE(got.at(name) == bytes) << name << " differs";
   }
 }

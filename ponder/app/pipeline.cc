@@ -70,11 +70,13 @@ RunDir create_run(Plan& plan, const Arguments& args, const Machine& machine) {
 // Finds where to go on: sets stage, offset, checkpoint and what the stages before have left. Returns the step of the
 // checkpoint, or nullopt where there is none.
 std::optional<int64_t> find_place(Run& run) {
-  const auto newest = train::CheckpointStore(run.dir.path(), 1).newest();
+  const train::CheckpointStore store(run.dir.path(), 1);
+  const auto newest = store.newest();
   if (!newest) return std::nullopt;
   run.resumed = train::read_state(*newest);
   run.checkpoint = *newest;
   run.counters = run.resumed.counters;
+  store.mark(run.resumed, {.best = run.counters["named_best"] > 0, .stage_end = run.counters["stage_done"] > 0});
   const auto at = std::find_if(run.plan.stage.begin(), run.plan.stage.end(),
                                [&](const StageRecipe& s) { return s.name == run.resumed.stage; });
   if (at == run.plan.stage.end())

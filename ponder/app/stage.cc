@@ -204,6 +204,7 @@ class StageLoop {
   void save(int64_t done) {
     const double start = seconds_now();
     run_.counters["stage_done"] = done == total_;
+    run_.counters["named_best"] = best_;
     train::CheckpointContents contents{.model = *run_.model,
                                        .optimizer = training_.optimizer().state(),
                                        .reference = training_.reference(),

@@ -189,15 +189,19 @@ std::string CheckpointStore::save(const CheckpointContents& contents, const Mark
     rename_path(aside, final);
   }
   sync_folder(all);
-  const std::string pointer = join_path("checkpoints", step_name(contents.state.step));
+  mark(contents.state, marks);
+  remove_old(contents.state.step);
+  return final;
+}
+
+void CheckpointStore::mark(const CheckpointState& state, const Marks& marks) const {
+  const std::string pointer = join_path("checkpoints", step_name(state.step));
   write_pointer(join_path(run_, "LATEST"), pointer);
   if (marks.best) write_pointer(join_path(run_, "BEST"), pointer);
   if (marks.stage_end) {
     make_folders(join_path(run_, "stages"));
-    write_pointer(join_path(join_path(run_, "stages"), contents.state.stage), pointer);
+    write_pointer(join_path(join_path(run_, "stages"), state.stage), pointer);
   }
-  remove_old(contents.state.step);
-  return final;
 }
 
 void CheckpointStore::remove_old(int64_t newest) const {

@@ -60,6 +60,9 @@ class CheckpointStore {
   };
   // Returns the folder.
   std::string save(const CheckpointContents& contents, const Marks& marks);
+  // Names a checkpoint as the last one, and as what `marks` say. `save` ends with it; a run that goes on after a crash calls
+  // it again, since the crash may have come between the checkpoint and its names.
+  void mark(const CheckpointState& state, const Marks& marks) const;
 
   // The newest checkpoint that verifies. One that does not is named in a warning and passed over; nullopt: there has
   // never been one; Error (data): there were, and none is whole.
