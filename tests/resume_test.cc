@@ -164,7 +164,7 @@ TEST(Resume, KilledAtRandom) {
   for (int round = 0; round < 4; ++round) {
     Workplace run;
     for (int attempt = 0;; ++attempt) {
-      ASSERT_LT(attempt, 60) << run.output();
+      ASSERT_LT(attempt, 300) << run.output();
       const Child child = start(run.folder.path());
       usleep(static_cast<useconds_t>(20'000 + rng.below(400'000)));
       kill(child.pid, SIGKILL);
@@ -207,9 +207,9 @@ TEST(Resume, Terminated) {
   Workplace run;
   int stops = 0;
   for (int attempt = 0;; ++attempt) {
-    ASSERT_LT(attempt, 60) << run.output();
+    ASSERT_LT(attempt, 300) << run.output();
     const Child child = start(run.folder.path());
-    usleep(static_cast<useconds_t>(150'000 + 40'000 * attempt));
+    usleep(static_cast<useconds_t>(40'000 + 25'000 * attempt));
     kill(child.pid, SIGTERM);
     const int status = child.wait();
     if (status == 0) break;
