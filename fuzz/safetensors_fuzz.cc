@@ -13,6 +13,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (&file.at(e.name) != &e) __builtin_trap();
       std::vector<double> real(static_cast<size_t>(e.size()));
       std::vector<int32_t> ids(real.size());
+      if (const auto type = block_type(e.dtype)) {
+        std::vector<float> values(real.size());
+        dequantize(*type, e.bytes.data(), e.size(), values.data());
+      }
       try {
         read_f64(e, real.data());
       } catch (const Error&) {

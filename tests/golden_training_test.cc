@@ -25,7 +25,7 @@ std::vector<Json> lines_of(const std::filesystem::path& path) {
 std::unique_ptr<model::Model> model_from(const std::filesystem::path& config, const std::filesystem::path& weights) {
   auto m = std::make_unique<model::Model>(model::parse_config_json(read_file(config), config),
                                           model::ModelOptions{.gradients = true});
-  model::load_weights(*m, Checkpoint::open(weights));
+  model::load_weights(*m, *model::WeightSource::open(weights, m->config()));
   return m;
 }
 

@@ -49,7 +49,7 @@ Prompt make_prompt(const LoadedModel& loaded, const std::string& line, bool raw)
     return out;
   }
   if (!loaded.tokenizer)
-    throw_error(Exit::data, "{}: it has no tokenizer.json, so only \"ids\" can be used", loaded.folder);
+    throw_error(Exit::data, "{}: it has no tokenizer.json, so only \"ids\" can be used", loaded.path);
   out.ids = loaded.tokenizer->encode(line);
   // A text begins where training texts begin.
   if (const auto bos = loaded.tokenizer->special().bos; !raw && bos) out.ids.insert(out.ids.begin(), *bos);

@@ -251,7 +251,7 @@ int bench_command(const Arguments& args) {
     model = std::make_unique<model::Model>(shape.config, model::ModelOptions{.gradients = true});
     model->params().initialize(kSeed);
   } else {
-    LoadedModel loaded = load_any_model(what, {.gradients = true});
+    LoadedModel loaded = load_any_model(what, machine, {.gradients = true});
     shape.task = std::move(loaded.task);
     model = std::move(loaded.model);
   }

@@ -47,14 +47,14 @@ std::string dimmed(const std::string& text) { return stderr_has_color() ? "\x1b[
 
 int chat_command(const Arguments& args) {
   Machine machine(args.threads());
-  const LoadedModel loaded = load_any_model(args.positional[0]);
+  const LoadedModel loaded = load_any_model(args.positional[0], machine);
   if (!loaded.tokenizer)
-    throw_error(Exit::data, "{}: it has no tokenizer.json, so there is no text to talk in", loaded.folder);
+    throw_error(Exit::data, "{}: it has no tokenizer.json, so there is no text to talk in", loaded.path);
   const engine::Sampling sampling = sampling_options(args, loaded);
   const int64_t context = loaded.model->config().max_position_embeddings;
   const auto engine = make_chat_engine(loaded, *machine.backend, 1, context, false);
   uint64_t seed = static_cast<uint64_t>(args.integer("seed", 0, 0, INT64_MAX));
-  log_info("{}", loaded.folder);
+  log_info("{}", loaded.path);
   if (loaded.task)
     log_info("{}", dimmed(fmt::format("{}: type a puzzle such as  {}   (Ctrl+C ends an answer, Ctrl+D the chat)",
                                       loaded.task->name(), loaded.task->problem(tasks::Split::held_out, 0).text)));

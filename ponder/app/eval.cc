@@ -52,11 +52,11 @@ int eval_command(const Arguments& args) {
   recipe.finish();
 
   Machine machine(args.has("threads") ? args.threads() : recipe.run.threads);
-  const LoadedModel loaded = load_any_model(what);
+  const LoadedModel loaded = load_any_model(what, machine);
   if (!loaded.task)
     throw_error(Exit::data,
                 "{}: it has no task.toml, so there is nothing to ask it; eval reads miniatures only in this version",
-                loaded.folder);
+                loaded.path);
   if (recipe.eval.max_completion_length ==
       EvalSection().max_completion_length)  // the longest text of the task, unless said otherwise
     recipe.eval.max_completion_length =

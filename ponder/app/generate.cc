@@ -312,7 +312,7 @@ int one_shot(const Arguments& args, const LoadedModel& loaded, const Machine& ma
 
 int generate_command(const Arguments& args) {
   Machine machine(args.threads());
-  const LoadedModel loaded = load_any_model(args.positional[0]);
+  const LoadedModel loaded = load_any_model(args.positional[0], machine);
   Reader reader(loaded, args);
   if (args.positional.size() > 1) return one_shot(args, loaded, machine, reader.from_text(args.positional[1]));
 

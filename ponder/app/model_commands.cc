@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "ponder/app/commands.h"
+#include "ponder/app/machine.h"
 #include "ponder/app/model_shape.h"
 #include "ponder/app/model_source.h"
 #include "ponder/app/options.h"
@@ -62,10 +63,10 @@ struct Verified {
   bool manifest = false, task = false;
 };
 
-Verified verify(const std::string& folder) {
+Verified verify(const std::string& folder, const Machine& machine) {
   Verified v{.folder = folder, .manifest = path_exists(join_path(folder, "manifest.json"))};
   if (v.manifest) train::verify_checkpoint(folder);
-  v.task = load_any_model(folder).task != nullptr;  // shapes against the config, tokenizer, task
+  v.task = load_any_model(folder, machine).task != nullptr;  // shapes against the config, tokenizer, task
   if (v.manifest && path_exists(join_path(folder, "state.json"))) train::read_state(folder);
   std::vector<std::string> parts = {folder};
   if (const std::string moments = join_path(folder, "optimizer.safetensors"); path_exists(moments))
@@ -217,11 +218,12 @@ int model_show_command(const Arguments& args) {
 }
 
 int model_verify_command(const Arguments& args) {
+  const Machine machine(args.threads());
   std::string json;
   JsonWriter w(json);
   w.begin_array();
   for (const std::string& folder : folders_of(args.positional[0])) {
-    const Verified v = verify(folder);
+    const Verified v = verify(folder, machine);
     w.begin_object()
         .member("folder", v.folder)
         .member("tensors", v.tensors)

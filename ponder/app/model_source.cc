@@ -2,11 +2,13 @@
 
 #include <algorithm>
 
+#include "ponder/app/machine.h"
 #include "ponder/app/stage.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/log.h"
 #include "ponder/model/weights.h"
+#include "ponder/tensor/gguf.h"
 #include "ponder/train/checkpoint.h"
 
 namespace ponder::app {
@@ -48,8 +50,10 @@ std::string resolve_run(const std::string& name, const std::string& runs_root) {
 std::string resolve_model(const std::string& name) {
   std::string path = name;
   while (path.size() > 1 && path.back() == '/') path.pop_back();
-  if (path.ends_with(".gguf"))
-    throw_error(Exit::data, "{}: GGUF files are not read yet; give a folder with config.json and safetensors", path);
+  if (path.ends_with(".gguf")) {
+    if (!path_exists(path)) throw_error(Exit::data, "{}: no such file", path);
+    return path;
+  }
   if (!path_exists(path)) {
     try {
       path = resolve_run(path);
@@ -62,7 +66,8 @@ std::string resolve_model(const std::string& name) {
     // RUN/stages/NAME is one line that names a folder of the run.
     const std::string folder = parent_folder(path);
     if (base_name(folder) == "stages") return checked(follow(path, parent_folder(folder)));
-    throw_error(Exit::data, "{} is a file; a model is a folder with config.json and safetensors, or a run", path);
+    throw_error(Exit::data,
+                "{} is a file; a model is a .gguf file, a folder with config.json and safetensors, or a run", path);
   }
   if (has(path, "config.json")) return checked(path);
   // RUN/checkpoints stands for its run.
@@ -81,24 +86,73 @@ std::string resolve_model(const std::string& name) {
               has(path, "run.json") ? "; this run has not written a checkpoint yet" : "");
 }
 
-LoadedModel load_any_model(const std::string& name, const model::ModelOptions& options) {
-  LoadedModel out;
-  out.folder = resolve_model(name);
-  out.model = model::load_model(out.folder, options);
-  if (has(out.folder, "task.toml")) {
-    out.task = tasks::load_task(out.folder);
-    out.tokenizer = &out.task->tokenizer();
-  } else if (has(out.folder, "tokenizer.json")) {
-    try {
-      out.own_tokenizer = text::load_tokenizer(join_path(out.folder, "tokenizer.json"));
-      out.tokenizer = out.own_tokenizer.get();
-    } catch (const Error& e) {
-      log_warn("{} Only ids can be used.", e.what());
-    }
+namespace {
+
+text::GgufVocabulary vocabulary_of(const GgufFile& file) {
+  const auto key = [](const char* name) { return std::string("tokenizer.ggml.") + name; };
+  const auto id = [&](const char* name) -> std::optional<int64_t> {
+    if (!file.has(key(name))) return {};
+    return file.integer(key(name));
+  };
+  text::GgufVocabulary v;
+  v.model = file.text(key("model"));
+  if (file.has(key("pre"))) v.pre = file.text(key("pre"));
+  v.tokens = file.strings(key("tokens"));
+  if (file.has(key("token_type"))) v.token_types = file.integers(key("token_type"));
+  if (file.has(key("merges"))) v.merges = file.strings(key("merges"));
+  v.bos = id("bos_token_id"), v.eos = id("eos_token_id"), v.pad = id("padding_token_id"), v.eot = id("eot_token_id");
+  if (file.has(key("add_bos_token"))) v.add_bos = file.boolean(key("add_bos_token"));
+  if (file.has("tokenizer.chat_template")) v.chat_template = file.text("tokenizer.chat_template");
+  return v;
+}
+
+void load_text(LoadedModel& out) {
+  const GgufFile* gguf = out.source->gguf();
+  try {
+    if (gguf && gguf->has("tokenizer.ggml.model"))
+      out.text = text::model_text(vocabulary_of(*gguf), out.path);
+    else if (!gguf && (has(out.path, "tokenizer.json") || has(out.path, "tokenizer.json.zst")))
+      out.text = text::load_model_text(out.path);
+    else
+      return;
+    out.tokenizer = out.text.tokenizer.get();
+    if (out.text.chat_template)
+      out.chat = std::make_unique<text::ChatTemplate>(
+          *out.text.chat_template, out.path + " (chat template)",
+          text::ChatTemplate::SpecialTexts{{"bos_token", out.text.bos_text}, {"eos_token", out.text.eos_text}});
+  } catch (const Error& e) {
+    log_warn("{} {}", e.what(), out.tokenizer ? "Only raw texts can be used." : "Only ids can be used.");
   }
-  if (out.tokenizer && out.tokenizer->vocab_size() > out.model->config().vocab_size)
-    throw_error(Exit::data, "{}: tokenizer.json has {} tokens, the model only {}", out.folder,
-                out.tokenizer->vocab_size(), out.model->config().vocab_size);
+}
+
+}  // namespace
+
+LoadedModel load_any_model(const std::string& name, const Machine& machine, const model::ModelOptions& options) {
+  LoadedModel out;
+  out.path = resolve_model(name);
+  out.source = model::WeightSource::open(out.path);
+  if (has(out.path, "task.toml")) {
+    out.task = tasks::load_task(out.path);
+    out.tokenizer = &out.task->tokenizer();
+  } else {
+    load_text(out);
+  }
+  const model::ModelConfig& config = out.source->config();
+  if (out.tokenizer && out.tokenizer->vocab_size() > config.vocab_size)
+    throw_error(Exit::data, "{}: the tokenizer has {} tokens, the model only {}", out.path, out.tokenizer->vocab_size(),
+                config.vocab_size);
+  out.model = std::make_unique<model::Model>(config, options);
+  if (!options.stored) {
+    model::load_weights(*out.model, *out.source);
+    return out;
+  }
+  Progress progress("load");
+  model::load_stored(*out.model, out.source, *machine.backend, [&](int64_t done, int64_t of) {
+    progress.update({done, of, ""});
+  });
+  for (const ops::Param& p : out.model->params().list())
+    if (p.stored)
+      for (const kernels::WeightPart& part : p.stored->parts) out.quantised |= block_spec(part.type).elements > 1;
   return out;
 }
 

@@ -1,5 +1,7 @@
 #include "ponder/app/model_source.h"
 
+#include "ponder/app/machine.h"
+
 #include <gtest/gtest.h>
 
 #include "ponder/app/answers.h"
@@ -15,6 +17,7 @@ namespace {
 
 class ModelSourceTest : public testing::Test {
  protected:
+  Machine machine_{1};
   ModelSourceTest() {
     set_log_quiet(true);
     config_.model_type = "llama";
@@ -61,7 +64,7 @@ TEST_F(ModelSourceTest, FindsWhatIsMeant) {
   EXPECT_EQ(resolve_run(run_.id(), folder_.path()), run_.path());
   EXPECT_EQ(resolve_run("r-", folder_.path()), run_.path());
 
-  const LoadedModel loaded = load_any_model(run_.path());
+  const LoadedModel loaded = load_any_model(run_.path(), machine_);
   ASSERT_TRUE(loaded.task);
   EXPECT_EQ(loaded.tokenizer->vocab_size(), config_.vocab_size);
   EXPECT_EQ(make_prompt(loaded, "3 7 12 -> 33", false).ids.size(), 5u);
@@ -85,7 +88,7 @@ TEST_F(ModelSourceTest, SaysWhatIsMissing) {
 
 TEST_F(ModelSourceTest, AnswersAsText) {
   save(1);
-  const LoadedModel loaded = load_any_model(run_.path());
+  const LoadedModel loaded = load_any_model(run_.path(), machine_);
   const auto& t = *loaded.tokenizer;
   const auto prompt = make_prompt(loaded, "3 7 12 -> 33", false).ids;
   AnswerText text(t, prompt);

@@ -143,9 +143,9 @@ int score_command(const Arguments& args) {
   const bool logits = args.has("logits"), mtp = args.has("mtp");
   if (mtp && !logits) throw_error(Exit::usage, "--mtp adds to --logits FILE; name that file, too");
   Machine machine(args.threads());
-  const LoadedModel loaded = load_any_model(args.positional[0], {.mtp = mtp});
+  const LoadedModel loaded = load_any_model(args.positional[0], machine, {.stored = true, .mtp = mtp});
   if (mtp && loaded.model->mtp_modules() == 0)
-    throw_error(Exit::data, "{}: the model has no MTP module", loaded.folder);
+    throw_error(Exit::data, "{}: the model has no MTP module", loaded.path);
   Scorer scorer(*loaded.model, *machine.backend);
   const Scorer::Want want{.top = args.integer("top", 5, 0, 1024), .logits = logits, .mtp = mtp};
 

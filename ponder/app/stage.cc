@@ -226,7 +226,7 @@ class StageLoop {
   int64_t restore() {
     training_.optimizer().load_state(Checkpoint::open(join_path(*run_.checkpoint, "optimizer.safetensors")));
     if (model::Model* reference = training_.reference())
-      model::load_weights(*reference, Checkpoint::open(join_path(*run_.checkpoint, "reference")));
+      model::load_weights(*reference, *model::WeightSource::open(join_path(*run_.checkpoint, "reference")));
     return run_.resumed.stage_step;
   }
 

@@ -63,7 +63,7 @@ Texts read_texts(const DataSection& data, uint64_t seed) {
   for (const std::string& file : files)
     each_text(file, data.dataset_text_field, [&](const std::string& text) {
       std::vector<int32_t> ids = {begin};
-      const auto bytes = tokenizer.encode(text, false);
+      const auto bytes = tokenizer.encode(text, text::Specials::ignore);
       ids.insert(ids.end(), bytes.begin(), bytes.end());
       const bool held_out = CounterRng(key, static_cast<uint64_t>(out.texts++)).uniform() < data.held_out_texts;
       out.held_out_texts += held_out;

@@ -1,6 +1,8 @@
 #include "ponder/engine/engine.h"
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 namespace ponder::engine {
 
@@ -254,7 +256,7 @@ std::span<const Event> Engine::step() {
   }
   PONDER_CHECK(!work_.empty(), "no sequence can go on with {} pages", cache_.pages());
 
-  ops::Ctx ctx{backend_, arena_};
+  ops::Ctx ctx{.backend = backend_, .arena = arena_, .activations = config_.activations};
   const Tensor x = model_.body(ctx, {tokens_, positions_, spans_, &pool_});
   // Rows that decide a token: the last confirmed one and, behind it, each draft. Followers whose prompt is complete now
   // read the same row and then have pages of their own.
@@ -374,7 +376,60 @@ Engine::Drawn Engine::sample(ops::Ctx& ctx, const Tensor& h) {
                    .logp = drawn.logp.f32(),
                    .entropy = drawn.entropy.f32(),
                    .scratch = scratch.f32()});
+  for (int64_t i = 0; i < n; ++i) {
+    const Sampled& q = sampled_[static_cast<size_t>(i)];
+    if (!q.sequence->sampling.adjusts()) continue;
+    // Drawn again from changed logits; log-prob and entropy stay those of the model.
+    const Tensor changed = ctx.empty({1, logits.cols()}), one = ctx.empty({4});
+    std::copy_n(logits.row(i), logits.cols(), changed.f32());
+    adjust(q, changed.f32());
+    backend_.sample({.rows = 1,
+                     .vocab = logits.cols(),
+                     .logits = changed.f32(),
+                     .ldl = changed.ld,
+                     .params = sample_rows_.data() + i,
+                     .tokens = drawn.tokens.i32() + i,
+                     .logp = one.f32(),
+                     .scratch = scratch.f32()});
+    const float temperature = q.sequence->sampling.temperature;
+    backend_.log_prob({.rows = 1,
+                       .vocab = logits.cols(),
+                       .logits = logits.row(i),
+                       .ldl = logits.ld,
+                       .inv_temperature = temperature == 0.f ? 1.f : 1.f / temperature,
+                       .targets = drawn.tokens.i32() + i,
+                       .logp = drawn.logp.f32() + i,
+                       .max = one.f32(),
+                       .log_sum = one.f32() + 1});
+  }
   return drawn;
+}
+
+void Engine::adjust(const Sampled& q, float* logits) {
+  const Sequence& s = *q.sequence;
+  const Sampling& p = s.sampling;
+  const int64_t length = s.confirmed() + q.draft;
+  counts_.resize(static_cast<size_t>(model_.config().vocab_size));
+  // Negative while a token was only in the prompt.
+  for (int64_t i = 0; i < length; ++i) {
+    int32_t& count = counts_[static_cast<size_t>(s.tokens[static_cast<size_t>(i)])];
+    if (i < s.prompt)
+      count = -1;
+    else
+      count = std::max(count, 0) + 1;
+  }
+  for (int64_t i = 0; i < length; ++i) {
+    const int32_t token = s.tokens[static_cast<size_t>(i)];
+    const int32_t count = std::exchange(counts_[static_cast<size_t>(token)], 0);
+    if (count == 0) continue;  // seen already
+    float& z = logits[token];
+    z = z > 0 ? z / p.repetition_penalty : z * p.repetition_penalty;
+    if (count > 0) z = z - p.frequency_penalty * static_cast<float>(count) - p.presence_penalty;
+  }
+  for (const auto& [token, bias] : p.logit_bias)
+    if (token >= 0 && token < model_.config().vocab_size) logits[token] += bias;
+  if (length - s.prompt < p.min_tokens)
+    for (const int32_t token : s.stop_tokens) logits[token] = -INFINITY;
 }
 
 // Takes finished and cancelled sequences out and gives their pages back.

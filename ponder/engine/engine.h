@@ -14,6 +14,7 @@
 #include <deque>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "ponder/engine/kv_cache.h"
@@ -25,6 +26,18 @@ struct Sampling {
   float temperature = 1.f;  // 0: greedy
   float top_p = 1.f, min_p = 0.f;
   int32_t top_k = 0;  // 0: off
+
+  // What changes logits before the draw; recorded log-probs are those of the unchanged ones. First the repetition penalty
+  // (Keskar et al. 2019: z / p where z > 0, else z * p) of every token in prompt and answer, then OpenAI's penalties of
+  // tokens in the answer (- frequency * count - presence), then the bias.
+  float repetition_penalty = 1.f, frequency_penalty = 0.f, presence_penalty = 0.f;
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  int32_t min_tokens = 0;  // no stop token before the answer has so many
+
+  bool adjusts() const {
+    return repetition_penalty != 1.f || frequency_penalty != 0.f || presence_penalty != 0.f || !logit_bias.empty() ||
+           min_tokens > 0;
+  }
 };
 
 struct Request {
@@ -55,6 +68,7 @@ struct EngineConfig {
   // Full pages of answers are remembered as well as those of prompts (chat: the next turn begins with them). Otherwise an
   // answer's pages are the first to be used again, while they are still in the processor's cache.
   bool remember_answers = false;
+  kernels::Activations activations = kernels::Activations::f32;  // of products with stored weights
   bool draft = false;  // propose a second token by the model's first MTP module
 };
 
@@ -87,6 +101,11 @@ class Engine {
 
  private:
   struct Sequence;
+  struct Sampled {
+    Sequence* sequence;
+    int32_t row;    // of the batch
+    int32_t draft;  // which token after `length` it decides (0: the next)
+  };
 
   void admit();
   bool reserve_pages(Sequence& s, int64_t positions);
@@ -99,6 +118,7 @@ class Engine {
     Tensor tokens, logp, entropy;
   };
   Drawn sample(ops::Ctx& ctx, const Tensor& h);
+  void adjust(const Sampled& q, float* logits);
   void draft_tokens(ops::Ctx& ctx, const Tensor& h);
   void finish_step();
 
@@ -121,16 +141,12 @@ class Engine {
     int32_t row, count;  // its rows in this batch
     int64_t position;    // of the first of them
   };
-  struct Sampled {
-    Sequence* sequence;
-    int32_t row;    // of the batch
-    int32_t draft;  // which token after `length` it decides (0: the next)
-  };
   std::vector<Work> work_;
   std::vector<Sampled> sampled_;
   std::vector<int32_t> tokens_, positions_, rows_;
   std::vector<kernels::Span> spans_;
   std::vector<kernels::SampleRow> sample_rows_;
+  std::vector<int32_t> counts_;  // of tokens in a sequence that is being penalised; zero in between
   std::vector<Event> events_;
 };
 

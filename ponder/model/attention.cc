@@ -79,14 +79,25 @@ class Mla final : public Attention {
     }
     kv_norm_ =
         &params.vector(prefix + "kv_a_layernorm", {{prefix + "kv_a_layernorm.weight", 0, {d_.lora}}}, d_.lora, 1);
-    const int64_t head_rows = d_.nope + d_.v;
-    kv_b_ = &params.matrix(prefix + "kv_b", {{prefix + "kv_b_proj.weight", 0, {d_.heads * head_rows, d_.lora}}},
-                           d_.heads * head_rows, d_.lora, fan_in_std(d_.lora));
-    kv_b_->matrices = {.batch = d_.heads,
-                       .n = d_.v,
-                       .k = d_.lora,
-                       .offset = int64_t{d_.nope} * d_.lora,
-                       .stride = head_rows * d_.lora};
+    if (params.stored()) {
+      const int64_t h = d_.heads;
+      const bool transposed = form == MlaForm::absorbed;
+      const int64_t n = transposed ? d_.lora : d_.nope, k = transposed ? d_.nope : d_.lora;
+      k_b_ =
+          &params.matrix(prefix + "k_b", {{prefix + (transposed ? kKbTransposed : kKb), 0, {h * n, k}}}, h * n, k, 0);
+      k_b_->matrices = {.batch = h, .n = n, .k = k, .offset = 0, .stride = n * k};
+      v_b_ = &params.matrix(prefix + "v_b", {{prefix + kVb, 0, {h * d_.v, d_.lora}}}, h * d_.v, d_.lora, 0);
+      v_b_->matrices = {.batch = h, .n = d_.v, .k = d_.lora, .offset = 0, .stride = int64_t{d_.v} * d_.lora};
+    } else {
+      const int64_t head_rows = d_.nope + d_.v;
+      k_b_ = v_b_ = &params.matrix(prefix + "kv_b", {{prefix + "kv_b_proj.weight", 0, {d_.heads * head_rows, d_.lora}}},
+                                   d_.heads * head_rows, d_.lora, fan_in_std(d_.lora));
+      k_b_->matrices = {.batch = d_.heads,
+                        .n = d_.v,
+                        .k = d_.lora,
+                        .offset = int64_t{d_.nope} * d_.lora,
+                        .stride = head_rows * d_.lora};
+    }
     o_ = &params.matrix(prefix + "o", {{prefix + "o_proj.weight", 0, {d, int64_t{d_.heads} * d_.v}}}, d,
                         int64_t{d_.heads} * d_.v, output_std(c, int64_t{d_.heads} * d_.v));
   }
@@ -99,12 +110,12 @@ class Mla final : public Attention {
     const Tensor latent =
         ops::mla_latent(ctx, a.columns(a.cols() - kv, kv), *kv_norm_, kLatentEps, d_, rope, batch.positions);
     if (form_ == MlaForm::absorbed) {
-      const Tensor q_absorbed = ops::mla_absorb_query(ctx, q, *kv_b_, d_, rope, batch.positions);
+      const Tensor q_absorbed = ops::mla_absorb_query(ctx, q, *k_b_, d_, rope, batch.positions);
       const Tensor u =
           ops::attention(ctx, q_absorbed, latent, latent.columns(0, d_.lora), d_.heads, scale_, kv_ref(batch, layer_));
-      return ops::linear(ctx, ops::mla_absorb_output(ctx, u, *kv_b_, d_), *o_);
+      return ops::linear(ctx, ops::mla_absorb_output(ctx, u, *v_b_, d_), *o_);
     }
-    const auto [k, v] = ops::mla_expand(ctx, latent, *kv_b_, d_);
+    const auto [k, v] = ops::mla_expand(ctx, latent, *k_b_, *v_b_, d_);
     const Tensor q_rotated = ops::mla_expand_query(ctx, q, d_, rope, batch.positions);
     return ops::linear(ctx, ops::attention(ctx, q_rotated, k, v, d_.heads, scale_, kv_ref(batch, layer_)), *o_);
   }
@@ -116,7 +127,7 @@ class Mla final : public Attention {
   ops::MlaDims d_;
   int q_lora_;
   float scale_;
-  Param *a_, *q_norm_ = nullptr, *q_b_ = nullptr, *kv_norm_, *kv_b_, *o_;
+  Param *a_, *q_norm_ = nullptr, *q_b_ = nullptr, *kv_norm_, *k_b_, *v_b_, *o_;
 };
 
 }  // namespace

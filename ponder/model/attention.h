@@ -18,6 +18,12 @@ class Attention {
   virtual Tensor forward(ops::Ctx& ctx, const Tensor& x_TD, const Batch& batch, const ops::RopeTable& rope) const = 0;
 };
 
+// Halves of kv_b_proj.weight, under names of their own behind the prefix of a layer's attention: [H * v, lora],
+// [H * nope, lora], and that transposed per head, [H * lora, nope]. Stored models read them (model/source.h).
+inline constexpr const char* kVb = "v_b_proj.weight";
+inline constexpr const char* kKb = "k_b_proj.weight";
+inline constexpr const char* kKbTransposed = "k_b_proj.transposed";
+
 // `prefix` is "model.layers.N.self_attn."; `layer` picks the pages.
 std::unique_ptr<Attention> make_attention(Params& params, const ModelConfig& config, const std::string& prefix,
                                           int layer, MlaForm form);

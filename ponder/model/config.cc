@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ponder/base/error.h"
+#include "ponder/tensor/quantized.h"
 
 namespace ponder::model {
 
@@ -118,10 +119,18 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
   std::string act = "silu";
   read("hidden_act", act);
   if (act != "silu") throw_error(Exit::data, "{}: hidden_act \"{}\" is not supported (supported: silu)", place, act);
-  if (root.contains("quantization_config"))
-    throw_error(Exit::data,
-                "{}: quantised weights (quantization_config) are not supported yet; use a BF16 or F32 checkpoint",
-                place);
+  if (const auto it = root.find("quantization_config"); it != root.end() && !it->is_null()) {
+    if (!it->is_object()) read.fail("quantization_config", "an object");
+    const Reader quantization(*it, place);
+    std::string method;
+    quantization("quant_method", method);
+    const auto block = it->find("weight_block_size");
+    if (method != "fp8" || block == it->end() || *block != json({kScaleBlock, kScaleBlock}))
+      throw_error(Exit::data,
+                  "{}: quantization_config \"{}\" is not supported (supported: fp8 with weight_block_size [128, 128]; "
+                  "GGUF files of block types)",
+                  place, method);
+  }
 
   read("vocab_size", c.vocab_size);
   read("hidden_size", c.hidden_size);
@@ -214,7 +223,7 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
   return c;
 }
 
-std::string config_json(const ModelConfig& c) {
+std::string config_json(const ModelConfig& c, bool fp8) {
   json j;
   const bool deepseek = c.mla();
   j["model_type"] = c.model_type;
@@ -280,6 +289,11 @@ std::string config_json(const ModelConfig& c) {
       s["high_freq_factor"] = c.high_freq_factor;
     }
   }
+  if (fp8)
+    j["quantization_config"] = {{"quant_method", "fp8"},
+                                {"fmt", "e4m3"},
+                                {"activation_scheme", "dynamic"},
+                                {"weight_block_size", {kScaleBlock, kScaleBlock}}};
   return j.dump(2) + "\n";
 }
 

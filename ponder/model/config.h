@@ -126,6 +126,7 @@ void validate(const ModelConfig& config);
 
 // Hugging Face's config.json, read and written. `place` names the file in errors.
 ModelConfig parse_config_json(const std::string& json, const std::string& place);
-std::string config_json(const ModelConfig& config);
+// `fp8`: the weights beside it are FP8 with scales of 128 x 128 blocks.
+std::string config_json(const ModelConfig& config, bool fp8 = false);
 
 }  // namespace ponder::model

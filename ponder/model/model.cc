@@ -26,11 +26,13 @@ Tensor Block::forward(ops::Ctx& ctx, const Tensor& x, const Batch& batch, const 
 }
 
 Model::Model(ModelConfig config, const ModelOptions& options)
-    : config_(std::move(config)), form_(options.mla_form), rope_(config_) {
+    : config_(std::move(config)), form_(options.mla_form), params_(options.stored), rope_(config_) {
   if (!options.mtp) config_.num_nextn_predict_layers = 0;
   validate(config_);
   const int64_t v = config_.vocab_size, d = config_.hidden_size;
   embedding_ = &params_.matrix("embed", {{"model.embed_tokens.weight", 0, {v, d}}}, v, d, config_.init_embedding_std);
+  embedding_->looked_up = true;
+  embedding_->multiplied = config_.tie_word_embeddings;
   for (int l = 0; l < config_.num_hidden_layers; ++l)
     blocks_.push_back(std::make_unique<Block>(params_, config_, l, form_));
   final_norm_ = &params_.vector("norm", {{"model.norm.weight", 0, {d}}}, d, 1);
@@ -49,7 +51,7 @@ Model::Model(ModelConfig config, const ModelOptions& options)
     m.head_norm = &params_.vector(prefix + "shared_head.norm", {{prefix + "shared_head.norm.weight", 0, {d}}}, d, 1);
     mtp_.push_back(std::move(m));
   }
-  params_.allocate(options.gradients);
+  if (!options.declare_only) params_.allocate(options.gradients);
 }
 
 namespace {

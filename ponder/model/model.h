@@ -20,7 +20,9 @@ namespace ponder::model {
 
 struct ModelOptions {
   bool gradients = false;
-  bool mtp = true;  // false: multi-token prediction modules are left out even if the config has some
+  bool stored = false;        // weights stay in the type of their file (inference only): see load_stored in weights.h
+  bool declare_only = false;  // no memory: only the list of parameters, for conversion
+  bool mtp = true;            // false: multi-token prediction modules are left out even if the config has some
   MlaForm mla_form = MlaForm::absorbed;
 };
 

@@ -40,12 +40,16 @@ int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }  // every parameter sta
 }  // namespace
 
 void Params::allocate(bool gradients) {
+  PONDER_CHECK(!stored_ || !gradients, "stored weights cannot be trained");
+  const auto held = [&](const ops::Param& p) { return !stored_ || p.value.rank == 1; };
   int64_t floats = 0;
-  for (const ops::Param& p : list_) floats += padded(p.value.size());
+  for (const ops::Param& p : list_)
+    if (held(p)) floats += padded(p.value.size());
   values_ = Buffer(static_cast<size_t>(floats) * sizeof(float));
   if (gradients) gradients_ = Buffer(static_cast<size_t>(floats) * sizeof(float));
   int64_t at = 0;
   for (ops::Param& p : list_) {
+    if (!held(p)) continue;
     const auto place = [&](Tensor& t, const Buffer& buffer) {
       t = p.value;
       t.data = t.storage = buffer.f32() + at;
@@ -57,6 +61,7 @@ void Params::allocate(bool gradients) {
 }
 
 void Params::initialize(uint64_t seed) {
+  PONDER_CHECK(!stored_, "stored weights come from a file");
   uint64_t index = 0;
   for (ops::Param& p : list_) {
     CounterRng rng(seed, Stream::init, index++);

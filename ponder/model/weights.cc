@@ -1,6 +1,10 @@
 #include "ponder/model/weights.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <exception>
+#include <mutex>
 #include <set>
 #include <vector>
 
@@ -8,13 +12,6 @@
 
 namespace ponder::model {
 namespace {
-
-bool has_shape(const TensorEntry& e, const std::vector<int64_t>& shape) {
-  if (e.rank != static_cast<int>(shape.size())) return false;
-  for (int i = 0; i < e.rank; ++i)
-    if (e.dim[i] != shape[static_cast<size_t>(i)]) return false;
-  return true;
-}
 
 // The layer of "model.layers.N. ..."; -1 for other names.
 int layer_of(const std::string& name) {
@@ -28,58 +25,181 @@ int layer_of(const std::string& name) {
   return layer;
 }
 
-bool ends_with(const std::string& s, std::string_view end) {
-  return s.size() >= end.size() && s.compare(s.size() - end.size(), end.size(), end) == 0;
-}
-
 // Released MTP layers repeat the embedding and the head; here they are shared.
 const char* duplicate_of(const std::string& name) {
   if (layer_of(name) < 0) return nullptr;
-  if (ends_with(name, ".embed_tokens.weight")) return "model.embed_tokens.weight";
-  if (ends_with(name, ".shared_head.head.weight")) return "lm_head.weight";
+  if (name.ends_with(".embed_tokens.weight")) return "model.embed_tokens.weight";
+  if (name.ends_with(".shared_head.head.weight")) return "lm_head.weight";
   return nullptr;
 }
 
 }  // namespace
 
-void load_weights(Model& model, const Checkpoint& checkpoint) {
+namespace {
+
+// A tensor that must be there, in the released shape.
+StoredTensor fetch(const WeightSource& source, const ops::Slice& s) {
+  StoredTensor t = source.find(s.name);
+  if (!t.matrix.data) throw_error(Exit::data, "{}: tensor {} is missing", source.path(), s.name);
+  if (t.shape != s.shape)
+    throw_error(Exit::data, "{}: tensor {} has shape [{}], but the model's config asks for [{}]", source.path(), s.name,
+                fmt::join(t.shape, ", "), fmt::join(s.shape, ", "));
+  return t;
+}
+
+bool equal_numbers(const StoredTensor& a, const StoredTensor& b) {
+  if (a.shape != b.shape || a.matrix.type != b.matrix.type) return false;
+  const size_t bytes = static_cast<size_t>(block_row_bytes(a.matrix.type, a.matrix.cols));
+  for (int64_t r = 0; r < a.matrix.rows; ++r)
+    if (std::memcmp(a.matrix.row(r), b.matrix.row(r), bytes) != 0) return false;
+  return true;
+}
+
+// Nothing in the file may be left unread without a reason.
+void check_names(const Model& model, const WeightSource& source) {
   std::set<std::string> known;
-  for (ops::Param& p : model.params().list())
-    for (const ops::Slice& s : p.slices) {
-      known.insert(s.name);
-      const TensorEntry* e = checkpoint.find(s.name);
-      if (!e) throw_error(Exit::data, "{}: tensor {} is missing", checkpoint.path(), s.name);
-      if (!has_shape(*e, s.shape)) {
-        std::string expected;
-        for (int64_t d : s.shape) expected += fmt::format("{}{}", expected.empty() ? "" : ", ", d);
-        throw_error(Exit::data, "{}: tensor {} has shape {}, but config.json asks for [{}]", checkpoint.path(), s.name,
-                    e->shape_string(), expected);
-      }
-      read_f32(*e, p.value.f32() + s.offset);
-    }
-  for (const TensorEntry* e : checkpoint.entries()) {
-    if (known.count(e->name) || ends_with(e->name, "rotary_emb.inv_freq")) continue;
-    if (layer_of(e->name) >= model.kv_layers()) continue;  // MTP modules that were left out
-    if (model.config().tie_word_embeddings && e->name == "lm_head.weight") continue;
-    if (const char* original = duplicate_of(e->name)) {
-      const TensorEntry* o = checkpoint.find(original);
-      if (!o && model.config().tie_word_embeddings) o = checkpoint.find("model.embed_tokens.weight");
-      if (!o || o->bytes.size() != e->bytes.size() ||
-          std::memcmp(o->bytes.data(), e->bytes.data(), o->bytes.size()) != 0)
-        throw_error(Exit::data, "{}: tensor {} differs from {}, which MTP modules share", checkpoint.path(), e->name,
+  for (const ops::Param& p : model.params().list())
+    for (const ops::Slice& s : p.slices) known.insert(s.name);
+  for (const std::string& name : source.names()) {
+    if (known.count(name) || name.ends_with("rotary_emb.inv_freq")) continue;
+    if (name.ends_with("kv_b_proj.weight") || name.ends_with(kVb) || name.ends_with(kKbTransposed)) continue;
+    if (layer_of(name) >= model.kv_layers()) continue;  // MTP modules that were left out
+    if (model.config().tie_word_embeddings && name == "lm_head.weight") continue;
+    if (const char* original = duplicate_of(name)) {
+      StoredTensor o = source.find(original);
+      if (!o.matrix.data && model.config().tie_word_embeddings) o = source.find("model.embed_tokens.weight");
+      if (!o.matrix.data || !equal_numbers(o, source.find(name)))
+        throw_error(Exit::data, "{}: tensor {} differs from {}, which MTP modules share", source.path(), name,
                     original);
       continue;
     }
-    throw_error(Exit::data, "{}: tensor {} does not belong to this {} (check config.json)", checkpoint.path(), e->name,
+    throw_error(Exit::data, "{}: tensor {} does not belong to this {} (check config.json)", source.path(), name,
                 model.config().model_type);
   }
+}
+
+// Types without a kernel of their own are rounded to Q8_0 (or kept as F32 where rows are no whole blocks).
+BlockType multiplied_type(const kernels::Backend& backend, BlockType type, int64_t k) {
+  if (backend.multiplies(type)) return type;
+  return k % block_spec(BlockType::q8_0).elements == 0 ? BlockType::q8_0 : BlockType::f32;
+}
+
+StoredTensor converted(const StoredTensor& t, BlockType to) {
+  StoredTensor out = t;
+  const int64_t row_bytes = block_row_bytes(to, t.matrix.cols);
+  auto made = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(t.matrix.rows * row_bytes));
+  std::vector<float> row(static_cast<size_t>(t.matrix.cols));
+  for (int64_t r = 0; r < t.matrix.rows; ++r) {
+    dequantize_row(t.matrix, r, row.data());
+    quantize(to, row.data(), t.matrix.cols, made->data() + r * row_bytes);
+  }
+  out.matrix = {.type = to, .rows = t.matrix.rows, .cols = t.matrix.cols, .data = made->data(), .row_bytes = row_bytes};
+  out.memory = made;
+  return out;
+}
+
+// One matrix to be packed: rows [first, first + part.n) of a released tensor.
+struct Packing {
+  const ops::Slice* slice;
+  int64_t first, n;
+  BlockType type;
+  std::byte* to;
+};
+
+// The parts of a stored Param: its slices in order are the rows of its matrices, [part 0; part 1; ...] of matrix 0, the
+// same of matrix 1 ... A slice that spans several matrices (all heads of k_b) is cut.
+void plan_parts(ops::Param& p, const WeightSource& source, const kernels::Backend& backend,
+                std::vector<Packing>& packings) {
+  const ops::Param::Matrices& m = p.matrices;
+  struct Piece {
+    const ops::Slice* slice;
+    int64_t first, n;
+    BlockType type;
+  };
+  std::vector<Piece> pieces;
+  for (const ops::Slice& s : p.slices) {
+    const StoredTensor t = fetch(source, s);
+    const int64_t rows = s.shape[0], matrices = std::max<int64_t>(1, rows / m.n);
+    for (int64_t i = 0; i < matrices; ++i)
+      pieces.push_back({&s, i * (rows / matrices), rows / matrices, t.matrix.type});
+  }
+  PONDER_CHECK(pieces.size() % static_cast<size_t>(m.batch) == 0, "{}: {} pieces for {} matrices", p.name,
+               pieces.size(), m.batch);
+  const size_t parts = pieces.size() / static_cast<size_t>(m.batch);
+  for (size_t i = 0; i < parts; ++i) {
+    const Piece& first = pieces[i];
+    const BlockType type = multiplied_type(backend, first.type, m.k);
+    const auto stride = static_cast<int64_t>(backend.packed_weight_bytes(type, first.n, m.k));
+    p.stored->memory.emplace_back(static_cast<size_t>(stride * m.batch));
+    auto* packed = static_cast<std::byte*>(p.stored->memory.back().data());
+    p.stored->parts.push_back({.type = type, .n = first.n, .packed = packed, .stride = stride});
+    for (int64_t b = 0; b < m.batch; ++b) {
+      const Piece& piece = pieces[static_cast<size_t>(b) * parts + i];
+      if (multiplied_type(backend, piece.type, m.k) != type)
+        throw_error(Exit::data, "{}: {} is {}, {} is {}; the experts of a layer must have one type", source.path(),
+                    first.slice->name, block_spec(first.type).name, piece.slice->name, block_spec(piece.type).name);
+      packings.push_back({piece.slice, piece.first, piece.n, type, packed + b * stride});
+    }
+  }
+}
+
+void pack(const Packing& job, const WeightSource& source, const kernels::Backend& backend) {
+  StoredTensor t = fetch(source, *job.slice);
+  if (t.matrix.type != job.type) t = converted(t, job.type);
+  if (t.row_order.empty()) return backend.pack_weights(t.matrix.row_range(job.first, job.n), nullptr, job.to);
+  t.matrix.rows = job.n;
+  backend.pack_weights(t.matrix, t.row_order.data() + job.first, job.to);
+}
+
+}  // namespace
+
+void load_weights(Model& model, const WeightSource& source) {
+  for (ops::Param& p : model.params().list())
+    for (const ops::Slice& s : p.slices) fetch(source, s).read_f32(p.value.f32() + s.offset);
+  check_names(model, source);
   model.params().bump_version();
 }
 
-std::unique_ptr<Model> load_model(const std::string& folder, const ModelOptions& options) {
-  const std::string path = folder + "/config.json";
-  auto model = std::make_unique<Model>(parse_config_json(read_file(path, size_t{16} << 20), path), options);
-  load_weights(*model, Checkpoint::open(folder));
+void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const kernels::Backend& backend,
+                 const LoadProgress& progress) {
+  PONDER_CHECK(model.params().stored(), "the model was made with trainable weights");
+  std::vector<Packing> packings;
+  for (ops::Param& p : model.params().list()) {
+    if (p.value.rank == 1) {
+      for (const ops::Slice& s : p.slices) fetch(*source, s).read_f32(p.value.f32() + s.offset);
+      continue;
+    }
+    p.stored = std::make_unique<ops::StoredWeights>();
+    if (p.looked_up) p.stored->table = fetch(*source, p.slices[0]).matrix;
+    if (p.multiplied) plan_parts(p, *source, backend, packings);
+  }
+  check_names(model, *source);
+  // Largest first, so that no thread is left with the head at the end.
+  std::stable_sort(packings.begin(), packings.end(), [](const Packing& a, const Packing& b) { return a.n > b.n; });
+  std::atomic<int64_t> done = 0;
+  std::mutex reporting;
+  std::exception_ptr failure;
+  backend.pool().run(static_cast<int64_t>(packings.size()), [&](int64_t i, int) {
+    try {
+      pack(packings[static_cast<size_t>(i)], *source, backend);
+    } catch (...) {
+      const std::lock_guard lock(reporting);
+      failure = std::current_exception();
+    }
+    const int64_t n = ++done;
+    if (!progress) return;
+    const std::lock_guard lock(reporting);
+    progress(n, static_cast<int64_t>(packings.size()));
+  });
+  if (failure) std::rethrow_exception(failure);
+  model.params().bump_version();
+  model.params().keep(std::move(source));
+}
+
+std::unique_ptr<Model> load_model(const std::string& path, const ModelOptions& options) {
+  const auto source = WeightSource::open(path);
+  auto model = std::make_unique<Model>(source->config(), options);
+  load_weights(*model, *source);
   return model;
 }
 
@@ -88,7 +208,7 @@ void save_model(const Model& model, const std::string& folder, DType stored) {
   const auto add = [&](const std::string& name, const ops::Param& p, const ops::Slice& s) {
     Tensor t = s.shape.size() == 1 ? make_tensor(p.value.f32() + s.offset, {s.shape[0]})
                                    : make_tensor(p.value.f32() + s.offset, {s.shape[0], s.shape[1]});
-    tensors.push_back({name, t, ends_with(name, "e_score_correction_bias") ? DType::f32 : stored});
+    tensors.push_back({name, t, name.ends_with("e_score_correction_bias") ? DType::f32 : stored});
   };
   const ops::Param *embedding = nullptr, *head = nullptr;
   for (const ops::Param& p : model.params().list())

@@ -1,20 +1,29 @@
 // Weights in and out under the released tensor names (Hugging Face layout, one tensor per expert, shards and index).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "ponder/model/model.h"
+#include "ponder/model/source.h"
 #include "ponder/tensor/tensor_file.h"
 
 namespace ponder::model {
 
-// Reads every parameter from a checkpoint. Missing or misshapen tensors are an Error (data) that names them; so are
-// tensors that the model does not know, except MTP layers that were left out and duplicates of embedding and head.
-void load_weights(Model& model, const Checkpoint& checkpoint);
+// Every parameter of a trainable model, expanded exactly to f32. Missing or misshapen tensors are an Error (data) that
+// names them; so are tensors that the model does not know, except MTP layers that were left out and duplicates of
+// embedding and head.
+void load_weights(Model& model, const WeightSource& source);
 
-// A folder with config.json and weights: the model, its memory allocated and filled.
-std::unique_ptr<Model> load_model(const std::string& folder, const ModelOptions& options);
+// Every parameter of a stored model (ModelOptions::stored): vectors as f32, matrices repacked for `backend` in the type
+// that they have, all threads at work. The model keeps `source`: rows of the embedding are read from its mapping.
+using LoadProgress = std::function<void(int64_t done, int64_t of)>;
+void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const kernels::Backend& backend,
+                 const LoadProgress& progress = {});
+
+// A checkpoint (WeightSource::open) as a trainable model, its memory allocated and filled.
+std::unique_ptr<Model> load_model(const std::string& path, const ModelOptions& options);
 
 // config.json and model.safetensors into an existing folder, each written aside and renamed. `stored`: f32 or bf16.
 void save_model(const Model& model, const std::string& folder, DType stored = DType::f32);

@@ -14,7 +14,8 @@ struct Ctx {
   const kernels::Backend& backend;
   Arena& arena;
   Tape* tape = nullptr;  // null: inference. Operations record what backward needs if it is there.
-  double flops = 0;      // of the forward pass so far: 2 per multiply-add that the mathematics needs
+  kernels::Activations activations = kernels::Activations::f32;  // of products with stored weights
+  double flops = 0;  // of the forward pass so far: 2 per multiply-add that the mathematics needs
 
   Tensor empty(std::initializer_list<int64_t> shape, DType dtype = DType::f32) {
     Tensor t = make_tensor(nullptr, shape, dtype);

@@ -1,5 +1,5 @@
 // y_TN = x_TD W_ND^T (+ b_N).   dx = dy W,  dW += dy^T x,  db += sum_T dy.
-#include "ponder/ops/ops.h"
+#include "ponder/ops/stored.h"
 
 namespace ponder::ops {
 
@@ -11,6 +11,18 @@ Tensor linear(Ctx& ctx, const Tensor& x_TD, Param& w, Param* bias) {
   PONDER_CHECK(w.matrices.batch == 1 && w.matrices.k == d, "linear: {} times {} {}", x_TD.shape_string(), w.name,
                w.value.shape_string());
   Tensor y_TN = ctx.empty({rows, n});
+  ctx.flops += 2.0 * static_cast<double>(rows * n * d);
+  if (w.stored) {
+    multiply_stored(ctx, w,
+                    {.m = rows,
+                     .k = d,
+                     .a = x_TD.f32(),
+                     .lda = x_TD.ld,
+                     .c = y_TN.f32(),
+                     .ldc = n,
+                     .bias = bias ? bias->value.f32() : nullptr});
+    return y_TN;
+  }
   ctx.backend.gemm({.layout = Layout::nt,
                     .m = rows,
                     .n = n,
@@ -23,7 +35,6 @@ Tensor linear(Ctx& ctx, const Tensor& x_TD, Param& w, Param* bias) {
                     .ldc = n,
                     .packed_b = w.packed(ctx.backend),
                     .bias = bias ? bias->value.f32() : nullptr});
-  ctx.flops += 2.0 * static_cast<double>(rows * n * d);
   if (ctx.tape)
     ctx.tape->record([=, w = &w](Ctx& ctx, Tape& tape) {
       const Tensor dy = tape.grad(y_TN);

@@ -5,7 +5,7 @@
 // paper, different in floats; whatever compares log-probs uses one of them throughout (docs/numerics.md).
 #include <cstring>
 
-#include "ponder/ops/ops.h"
+#include "ponder/ops/stored.h"
 
 namespace ponder::ops {
 
@@ -81,26 +81,31 @@ Tensor mla_latent(Ctx& ctx, const Tensor& kv_a, Param& norm, float eps, const Ml
   return latent;
 }
 
-Tensor mla_absorb_query(Ctx& ctx, const Tensor& q, Param& kv_b, const MlaDims& d, const RopeTable& table,
+Tensor mla_absorb_query(Ctx& ctx, const Tensor& q, Param& k_b, const MlaDims& d, const RopeTable& table,
                         std::span<const int32_t> positions) {
   const int64_t rows = q.rows(), qh = d.nope + d.rope, ah = d.lora + d.rope;
   PONDER_CHECK(q.cols() == d.heads * qh, "mla_absorb_query: {}", q.shape_string());
   Tensor a = ctx.empty({rows, d.heads * ah});
-  // q~_h [T, lora] = q^C_h [T, nope] W_UK_h [nope, lora]
-  ctx.backend.gemm({.layout = Layout::nn,
-                    .m = rows,
-                    .n = d.lora,
-                    .k = d.nope,
-                    .a = q.f32(),
-                    .lda = q.ld,
-                    .b = w_uk(kv_b),
-                    .ldb = d.lora,
-                    .c = a.f32(),
-                    .ldc = a.ld,
-                    .batch = d.heads,
-                    .a_stride = qh,
-                    .b_stride = head_weights(d),
-                    .c_stride = ah});
+  // q~_h [T, lora] = q^C_h [T, nope] W_UK_h [nope, lora]; stored weights hold W_UK_h^T
+  if (k_b.stored)
+    multiply_stored(
+        ctx, k_b,
+        {.m = rows, .k = d.nope, .a = q.f32(), .lda = q.ld, .c = a.f32(), .ldc = a.ld, .a_stride = qh, .c_stride = ah});
+  else
+    ctx.backend.gemm({.layout = Layout::nn,
+                      .m = rows,
+                      .n = d.lora,
+                      .k = d.nope,
+                      .a = q.f32(),
+                      .lda = q.ld,
+                      .b = w_uk(k_b),
+                      .ldb = d.lora,
+                      .c = a.f32(),
+                      .ldc = a.ld,
+                      .batch = d.heads,
+                      .a_stride = qh,
+                      .b_stride = head_weights(d),
+                      .c_stride = ah});
   ctx.flops += 2.0 * static_cast<double>(rows) * d.heads * d.nope * d.lora;
   const auto rope_part = [](const Tensor& t, int64_t skip) {
     Tensor p = t;
@@ -110,7 +115,7 @@ Tensor mla_absorb_query(Ctx& ctx, const Tensor& q, Param& kv_b, const MlaDims& d
   ctx.backend.rope(
       rope_args(rope_part(q, d.nope), qh, rope_part(a, d.lora), ah, d.heads, table, positions.data(), false, false));
   if (ctx.tape)
-    ctx.tape->record([=, kv_b = &kv_b](Ctx& ctx, Tape& tape) {
+    ctx.tape->record([=, kv_b = &k_b](Ctx& ctx, Tape& tape) {
       const Tensor da = tape.grad(a);
       if (!da) return;
       const auto [dq, accumulate] = tape.slot(q);
@@ -151,29 +156,40 @@ Tensor mla_absorb_query(Ctx& ctx, const Tensor& q, Param& kv_b, const MlaDims& d
   return a;
 }
 
-Tensor mla_absorb_output(Ctx& ctx, const Tensor& u, Param& kv_b, const MlaDims& d) {
+Tensor mla_absorb_output(Ctx& ctx, const Tensor& u, Param& v_b, const MlaDims& d) {
   const int64_t rows = u.rows();
   PONDER_CHECK(u.cols() == int64_t{d.heads} * d.lora, "mla_absorb_output: {}", u.shape_string());
   Tensor o = ctx.empty({rows, int64_t{d.heads} * d.v});
   // o_h [T, v] = u_h [T, lora] W_UV_h^T
-  ctx.backend.gemm({.layout = Layout::nt,
-                    .m = rows,
-                    .n = d.v,
-                    .k = d.lora,
-                    .a = u.f32(),
-                    .lda = u.ld,
-                    .b = w_uv(kv_b, d),
-                    .ldb = d.lora,
-                    .c = o.f32(),
-                    .ldc = o.ld,
-                    .packed_b = kv_b.packed(ctx.backend),
-                    .batch = d.heads,
-                    .a_stride = d.lora,
-                    .b_stride = head_weights(d),
-                    .c_stride = d.v});
+  if (v_b.stored)
+    multiply_stored(ctx, v_b,
+                    {.m = rows,
+                     .k = d.lora,
+                     .a = u.f32(),
+                     .lda = u.ld,
+                     .c = o.f32(),
+                     .ldc = o.ld,
+                     .a_stride = d.lora,
+                     .c_stride = d.v});
+  else
+    ctx.backend.gemm({.layout = Layout::nt,
+                      .m = rows,
+                      .n = d.v,
+                      .k = d.lora,
+                      .a = u.f32(),
+                      .lda = u.ld,
+                      .b = w_uv(v_b, d),
+                      .ldb = d.lora,
+                      .c = o.f32(),
+                      .ldc = o.ld,
+                      .packed_b = v_b.packed(ctx.backend),
+                      .batch = d.heads,
+                      .a_stride = d.lora,
+                      .b_stride = head_weights(d),
+                      .c_stride = d.v});
   ctx.flops += 2.0 * static_cast<double>(rows) * d.heads * d.v * d.lora;
   if (ctx.tape)
-    ctx.tape->record([=, kv_b = &kv_b](Ctx& ctx, Tape& tape) {
+    ctx.tape->record([=, kv_b = &v_b](Ctx& ctx, Tape& tape) {
       const Tensor d_o = tape.grad(o);
       if (!d_o) return;
       const auto [du, accumulate] = tape.slot(u);
@@ -244,43 +260,41 @@ Tensor mla_expand_query(Ctx& ctx, const Tensor& q, const MlaDims& d, const RopeT
   return y;
 }
 
-KeysValues mla_expand(Ctx& ctx, const Tensor& latent, Param& kv_b, const MlaDims& d) {
+KeysValues mla_expand(Ctx& ctx, const Tensor& latent, Param& k_b, Param& v_b, const MlaDims& d) {
   const int64_t rows = latent.rows(), kh = d.nope + d.rope;
   PONDER_CHECK(latent.cols() == d.lora + d.rope, "mla_expand: {}", latent.shape_string());
   Tensor k = ctx.empty({rows, d.heads * kh}), v = ctx.empty({rows, int64_t{d.heads} * d.v});
-  ctx.backend.gemm({.layout = Layout::nt,
-                    .m = rows,
-                    .n = d.nope,
-                    .k = d.lora,
-                    .a = latent.f32(),
-                    .lda = latent.ld,
-                    .b = w_uk(kv_b),
-                    .ldb = d.lora,
-                    .c = k.f32(),
-                    .ldc = k.ld,
-                    .batch = d.heads,
-                    .b_stride = head_weights(d),
-                    .c_stride = kh});
-  ctx.backend.gemm({.layout = Layout::nt,
-                    .m = rows,
-                    .n = d.v,
-                    .k = d.lora,
-                    .a = latent.f32(),
-                    .lda = latent.ld,
-                    .b = w_uv(kv_b, d),
-                    .ldb = d.lora,
-                    .c = v.f32(),
-                    .ldc = v.ld,
-                    .packed_b = kv_b.packed(ctx.backend),
-                    .batch = d.heads,
-                    .b_stride = head_weights(d),
-                    .c_stride = d.v});
+  // k_h [T, nope] = c W_UK_h^T,  v_h [T, v] = c W_UV_h^T
+  const auto product = [&](Param& w, const float* weights, int64_t n, const Tensor& y, int64_t y_head,
+                           const float* packed) {
+    if (w.stored)
+      multiply_stored(
+          ctx, w,
+          {.m = rows, .k = d.lora, .a = latent.f32(), .lda = latent.ld, .c = y.f32(), .ldc = y.ld, .c_stride = y_head});
+    else
+      ctx.backend.gemm({.layout = Layout::nt,
+                        .m = rows,
+                        .n = n,
+                        .k = d.lora,
+                        .a = latent.f32(),
+                        .lda = latent.ld,
+                        .b = weights,
+                        .ldb = d.lora,
+                        .c = y.f32(),
+                        .ldc = y.ld,
+                        .packed_b = packed,
+                        .batch = d.heads,
+                        .b_stride = head_weights(d),
+                        .c_stride = y_head});
+  };
+  product(k_b, w_uk(k_b), d.nope, k, kh, nullptr);
+  product(v_b, w_uv(v_b, d), d.v, v, d.v, v_b.stored ? nullptr : v_b.packed(ctx.backend));
   ctx.flops += 2.0 * static_cast<double>(rows) * d.heads * (d.nope + d.v) * d.lora;
   for (int64_t r = 0; r < rows; ++r)
     for (int h = 0; h < d.heads; ++h)
       std::memcpy(k.row(r) + h * kh + d.nope, latent.row(r) + d.lora, static_cast<size_t>(d.rope) * sizeof(float));
   if (ctx.tape)
-    ctx.tape->record([=, kv_b = &kv_b](Ctx& ctx, Tape& tape) {
+    ctx.tape->record([=, kv_b = &k_b](Ctx& ctx, Tape& tape) {
       const Tensor dk = tape.grad(k), dv = tape.grad(v);
       if (!dk && !dv) return;
       PONDER_CHECK(dk && dv, "keys and values are used together");

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "ponder/ops/ops.h"
+#include "ponder/ops/stored.h"
 
 namespace ponder::ops {
 
@@ -14,7 +14,10 @@ using kernels::Layout;
 Routing route(Ctx& ctx, const Tensor& x, Param& router, const float* bias, const RouterConfig& c) {
   const int64_t rows = x.rows(), e = c.experts, k = c.top_k;
   Routing r;
+  const kernels::Activations chosen = ctx.activations;
+  ctx.activations = kernels::Activations::f32;  // near ties: rounding would choose other experts
   r.logits_TE = linear(ctx, x, router);
+  ctx.activations = chosen;
   r.scores_TE = ctx.empty({rows, e});
   r.gates_TK = ctx.empty({rows, k});
   r.index_TK = ctx.empty({rows, k}, DType::i32);
@@ -110,6 +113,12 @@ Tensor grouped_linear(Ctx& ctx, const Tensor& x, Param& w, const Routing& r) {
   PONDER_CHECK(x.cols() == k && r.offsets.size() == experts + 1, "grouped_linear: {} with {} {}", x.shape_string(),
                w.name, w.value.shape_string());
   Tensor y = ctx.empty({rows, n});
+  ctx.flops += 2.0 * static_cast<double>(rows * n * k);
+  if (w.stored) {
+    multiply_stored(ctx, w,
+                    {.m = rows, .k = k, .a = x.f32(), .lda = x.ld, .c = y.f32(), .ldc = n, .offsets = r.offsets.i32()});
+    return y;
+  }
   ctx.backend.gemm({.layout = Layout::nt,
                     .m = rows,
                     .n = n,
@@ -124,7 +133,6 @@ Tensor grouped_linear(Ctx& ctx, const Tensor& x, Param& w, const Routing& r) {
                     .batch = experts,
                     .b_stride = n * k,
                     .offsets = r.offsets.i32()});
-  ctx.flops += 2.0 * static_cast<double>(rows * n * k);
   if (ctx.tape)
     ctx.tape->record([=, w = &w](Ctx& ctx, Tape& tape) {
       const Tensor dy = tape.grad(y);

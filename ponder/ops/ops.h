@@ -53,20 +53,22 @@ Tensor attention(Ctx& ctx, const Tensor& q, const Tensor& k, const Tensor& v, in
 struct MlaDims {
   int heads, nope, rope, v, lora;
 };
+// `k_b` and `v_b`: the Param kv_b of released checkpoints, twice; of stored weights the two halves of it, W_UK and W_UV
+// of all heads, W_UK transposed per head in the absorbed form (as GGUF has it).
 // [c | k^R] = [RMSNorm(c_raw) | RoPE(k_raw)]: what the cache holds, and the key that all heads share.
 Tensor mla_latent(Ctx& ctx, const Tensor& kv_a, Param& norm, float eps, const MlaDims& d, const RopeTable& table,
                   std::span<const int32_t> positions);
 // Absorbed form. Queries: [W_UK^T q^C | RoPE(q^R)] per head. Outputs: W_UV u per head.
-Tensor mla_absorb_query(Ctx& ctx, const Tensor& q, Param& kv_b, const MlaDims& d, const RopeTable& table,
+Tensor mla_absorb_query(Ctx& ctx, const Tensor& q, Param& k_b, const MlaDims& d, const RopeTable& table,
                         std::span<const int32_t> positions);
-Tensor mla_absorb_output(Ctx& ctx, const Tensor& u, Param& kv_b, const MlaDims& d);
+Tensor mla_absorb_output(Ctx& ctx, const Tensor& u, Param& v_b, const MlaDims& d);
 // Expanded form. Queries: [q^C | RoPE(q^R)]; keys [W_UK c | k^R] and values W_UV c per head.
 Tensor mla_expand_query(Ctx& ctx, const Tensor& q, const MlaDims& d, const RopeTable& table,
                         std::span<const int32_t> positions);
 struct KeysValues {
   Tensor k, v;
 };
-KeysValues mla_expand(Ctx& ctx, const Tensor& latent, Param& kv_b, const MlaDims& d);
+KeysValues mla_expand(Ctx& ctx, const Tensor& latent, Param& k_b, Param& v_b, const MlaDims& d);
 
 // Mixture of experts (DeepSeek-V3 report, section 2.1.2).
 struct RouterConfig {

@@ -1,10 +1,15 @@
-// A trainable tensor: value, gradient, the names under which checkpoints know it, and its packed working copy.
+// A tensor of weights: value, gradient, the names under which checkpoints know it, and its packed working copy.
+//
+// A Param is one of two things. Trainable (and of f32 checkpoints): `value` holds the numbers, row after row. Stored:
+// the numbers stay in the type that their file has (BF16, FP8, Q4_K ...), `value` is empty, and all that can be done is
+// to multiply with them, in the backend's packed form, or to look rows up.
 //
 // A Param may hold several released tensors one below the other ([gate; up], [q; k; v], all experts of a layer), because
 // one product is faster than three; every output is a dot product of its own, so fusing changes no bits. Slices say
 // which rows belong to which released name.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,9 +29,16 @@ struct Slice {
   }
 };
 
+// The numbers of a stored Param.
+struct StoredWeights {
+  std::vector<kernels::WeightPart> parts;  // one below the other in each matrix: released tensors may differ in type
+  Quantized table;                         // for look-ups: the rows as the file has them
+  std::vector<Buffer> memory;              // what `parts` point into
+};
+
 struct Param {
   std::string name;
-  Tensor value;           // [rows, cols] or [n]
+  Tensor value;           // [rows, cols] or [n]; without data in a stored Param
   Tensor grad;            // the same shape; empty when the model was made without gradients
   bool trainable = true;  // false: router biases, moved by counts and not by a gradient
   bool decay = true;      // weight decay applies (matrices)
@@ -39,6 +51,10 @@ struct Param {
     int64_t batch = 1, n = 0, k = 0, offset = 0, stride = 0;
   };
   Matrices matrices;
+
+  bool looked_up = false;  // rows are read by id (embedding)
+  bool multiplied = true;  // products read it (false: an embedding with a head of its own)
+  std::unique_ptr<StoredWeights> stored;
 
   // The matrices in the backend's packed form (null where it does not pack); made again after `version` has moved.
   const float* packed(const kernels::Backend& backend) const;

@@ -9,6 +9,11 @@ namespace ponder::ops {
 Tensor embed(Ctx& ctx, Param& table, std::span<const int32_t> ids) {
   const int64_t rows = static_cast<int64_t>(ids.size()), d = table.value.cols(), vocab = table.value.rows();
   Tensor y_TD = ctx.empty({rows, d});
+  if (table.stored) {
+    ctx.backend.embed_stored(
+        {.rows = rows, .table = table.stored->table, .ids = ids.data(), .y = y_TD.f32(), .ldy = d});
+    return y_TD;
+  }
   ctx.backend.embed({.rows = rows, .d = d, .table = table.value.f32(), .ids = ids.data(), .y = y_TD.f32(), .ldy = d});
   if (ctx.tape)
     ctx.tape->record([=, table = &table](Ctx& ctx, Tape& tape) {

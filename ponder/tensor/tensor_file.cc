@@ -2,17 +2,16 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdio>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
-#include <set>
 #include <tuple>
 #include <utility>
 
 #include "ponder/base/file.h"
 #include "ponder/tensor/float16.h"
+#include "ponder/tensor/tensor_io.h"
 
 namespace ponder {
 
@@ -20,7 +19,7 @@ static_assert(std::endian::native == std::endian::little, "tensor files are litt
 
 namespace {
 
-constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr const char* kScaleSuffix = "_scale_inv";
 constexpr size_t kMaxTensors = size_t{1} << 17;  // DeepSeek-V3 has 92,000 in all its shards
 
 struct TypeInfo {
@@ -35,13 +34,6 @@ std::optional<StoredType> stored_type(std::string_view name) {
   for (size_t i = 0; i < std::size(kTypes); ++i)
     if (name == kTypes[i].name) return static_cast<StoredType>(i);
   return std::nullopt;
-}
-
-// A name from a file, fit for a message: short and on one line.
-std::string shown(std::string_view s) {
-  std::string out = "'";
-  for (char c : s.substr(0, 80)) out += static_cast<unsigned char>(c) < 32 || c == 127 ? '?' : c;
-  return out + (s.size() > 80 ? "...'" : "'");
 }
 
 // --- Header ---------------------------------------------------------------------------------------------------------
@@ -194,6 +186,16 @@ void check_tiling(const std::string& path, std::vector<ParsedTensor>& tensors, u
 
 }  // namespace
 
+std::optional<BlockType> block_type(StoredType type) {
+  switch (type) {
+    case StoredType::f32: return BlockType::f32;
+    case StoredType::f16: return BlockType::f16;
+    case StoredType::bf16: return BlockType::bf16;
+    case StoredType::f8_e4m3: return BlockType::fp8;
+    default: return std::nullopt;
+  }
+}
+
 const char* stored_type_name(StoredType type) { return kTypes[static_cast<size_t>(type)].name; }
 size_t stored_type_bytes(StoredType type) { return kTypes[static_cast<size_t>(type)].bytes; }
 
@@ -273,7 +275,7 @@ void convert(const TensorEntry& entry, To* out, Convert&& f) {
 [[noreturn]] void cannot_read(const TensorEntry& entry, const char* as) {
   const bool f8 = entry.dtype == StoredType::f8_e4m3 || entry.dtype == StoredType::f8_e5m2;
   throw_error(Exit::data, "tensor {}: {} cannot be read as {}{}", shown(entry.name), stored_type_name(entry.dtype), as,
-              f8 ? ": FP8 weights come in a later version; convert the checkpoint to BF16" : "");
+              f8 ? ": its scales are another tensor; read it as a matrix of the checkpoint" : "");
 }
 
 template <class Real>
@@ -412,6 +414,7 @@ Checkpoint Checkpoint::open(const std::string& folder_or_file) {
     file = join_path(folder_or_file, "model.safetensors");
     if (!path_exists(file) && path_exists(index)) {
       c.add_index(folder_or_file, index);
+      c.align_scales();
       return c;
     }
     if (!path_exists(file)) {
@@ -428,6 +431,7 @@ Checkpoint Checkpoint::open(const std::string& folder_or_file) {
   c.files_.push_back(SafetensorsFile::open(file));
   for (const TensorEntry& e : c.files_[0].entries()) c.entries_.push_back(&e);
   std::sort(c.entries_.begin(), c.entries_.end(), [](auto* a, auto* b) { return a->name < b->name; });
+  c.align_scales();
   return c;
 }
 
@@ -442,114 +446,41 @@ const TensorEntry& Checkpoint::at(std::string_view name) const {
   throw_error(Exit::data, "{}: tensor {} is missing", path_, shown(name));
 }
 
-// --- Writing --------------------------------------------------------------------------------------------------------
-
-namespace {
-
-uint64_t stored_bytes(const NamedTensor& t) { return uint64_t(t.tensor.size()) * dtype_bytes(t.stored); }
-
-// Rows of a tensor as the file holds them.
-void encode_row(const Tensor& t, int64_t row, DType stored, std::vector<char>& out) {
-  const int64_t n = t.cols();
-  out.resize(static_cast<size_t>(n) * dtype_bytes(stored));
-  if (stored == t.dtype) {
-    std::memcpy(out.data(), static_cast<const char*>(t.data) + row * t.ld * int64_t(dtype_bytes(t.dtype)), out.size());
-    return;
-  }
-  const float* x = t.row(row);
-  for (int64_t i = 0; i < n; ++i) {
-    const uint16_t h = stored == DType::bf16 ? f32_to_bf16(x[i]) : f32_to_f16(x[i]);
-    std::memcpy(out.data() + 2 * i, &h, sizeof h);
+void Checkpoint::align_scales() {
+  for (const TensorEntry* e : entries_) {
+    const bool aligned = reinterpret_cast<uintptr_t>(e->bytes.data()) % alignof(float) == 0;
+    if (aligned || e->dtype != StoredType::f32 || !e->name.ends_with(kScaleSuffix)) continue;
+    auto& copy = aligned_scales_[e];
+    copy.resize(static_cast<size_t>(e->size()));
+    read_f32(*e, copy.data());
   }
 }
 
-std::string make_header(std::span<const NamedTensor* const> tensors, const Metadata& metadata) {
-  std::string text = metadata.empty() ? "{" : "{\"__metadata__\":" + nlohmann::json(metadata).dump();
-  uint64_t place = 0;
-  for (const NamedTensor* t : tensors) {
-    const uint64_t end = place + stored_bytes(*t);
-    text += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", text.size() > 1 ? "," : "",
-                        nlohmann::json(t->name).dump(), dtype_name(t->stored),
-                        fmt::join(t->tensor.dim, t->tensor.dim + t->tensor.rank, ","), place, end);
-    place = end;
-  }
-  text += '}';
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the data begins at a multiple of 8
-  return text;
-}
+Quantized Checkpoint::matrix(std::string_view name) const {
+  const TensorEntry& e = at(name);
+  const auto type = block_type(e.dtype);
+  if (!type || e.rank != 2)
+    throw_error(Exit::data, "{}: tensor {}: {} {} is not a matrix of F32, F16, BF16 or F8_E4M3", path_, shown(name),
+                stored_type_name(e.dtype), e.shape_string());
+  Quantized w{.type = *type, .rows = e.dim[0], .cols = e.dim[1], .data = e.bytes.data()};
+  w.row_bytes = block_row_bytes(w.type, w.cols);
+  if (w.type != BlockType::fp8) return w;
 
-void write_data(FileWriter& file, const NamedTensor& t) {
-  if (t.tensor.contiguous() && t.stored == t.tensor.dtype) return file.write(t.tensor.data, stored_bytes(t));
-  std::vector<char> row;
-  for (int64_t r = 0; r < t.tensor.rows(); ++r) {
-    encode_row(t.tensor, r, t.stored, row);
-    file.write(row.data(), row.size());
-  }
-}
-
-void write_one(const std::string& path, std::vector<const NamedTensor*> tensors, const Metadata& metadata) {
-  std::set<std::string_view> names;
-  for (const NamedTensor* t : tensors) {
-    const DType from = t->tensor.dtype;
-    PONDER_CHECK(t->stored == from || (from == DType::f32 && (t->stored == DType::bf16 || t->stored == DType::f16)),
-                 "{}: {} cannot be stored as {}", t->name, dtype_name(from), dtype_name(t->stored));
-    PONDER_CHECK(names.insert(t->name).second && t->name != "__metadata__", "two tensors named {}", t->name);
-  }
-  std::stable_sort(tensors.begin(), tensors.end(),
-                   [](auto* a, auto* b) { return dtype_bytes(a->stored) > dtype_bytes(b->stored); });
-  const std::string header = make_header(tensors, metadata);
-  if (header.size() > kMaxHeaderBytes)
-    throw_error(Exit::data, "{}: a header of {} bytes is above the limit of {}", path, header.size(), kMaxHeaderBytes);
-
-  const std::string aside = path + ".tmp";
-  try {
-    FileWriter file(aside);
-    const uint64_t length = header.size();
-    file.write(&length, sizeof length);
-    file.write(header);
-    for (const NamedTensor* t : tensors) write_data(file, *t);
-    file.finish();
-    rename_path(aside, path);
-  } catch (...) {
-    std::remove(aside.c_str());  // as far as that goes: the first error is the one to report
-    throw;
-  }
-  sync_folder(parent_folder(path));
-}
-
-}  // namespace
-
-void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors, const Metadata& metadata) {
-  std::vector<const NamedTensor*> all;
-  for (const NamedTensor& t : tensors) all.push_back(&t);
-  write_one(path, std::move(all), metadata);
-}
-
-void write_checkpoint(const std::string& folder, std::span<const NamedTensor> tensors, const Metadata& metadata,
-                      uint64_t max_shard_bytes) {
-  std::vector<std::vector<const NamedTensor*>> shards(1);
-  uint64_t total = 0, in_shard = 0;
-  for (const NamedTensor& t : tensors) {
-    const uint64_t bytes = stored_bytes(t);
-    if (in_shard && in_shard + bytes > max_shard_bytes) {
-      shards.emplace_back();
-      in_shard = 0;
-    }
-    shards.back().push_back(&t);
-    in_shard += bytes;
-    total += bytes;
-  }
-  if (shards.size() == 1) return write_safetensors(join_path(folder, "model.safetensors"), tensors, metadata);
-  nlohmann::ordered_json index;
-  index["metadata"]["total_size"] = total;
-  std::map<std::string, std::string> weight_map;
-  for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    write_one(join_path(folder, name), shards[i], metadata);
-    for (const NamedTensor* t : shards[i]) weight_map[t->name] = name;
-  }
-  index["weight_map"] = weight_map;
-  write_file_atomic(join_path(folder, "model.safetensors.index.json"), index.dump(2) + "\n");
+  const std::string companion = std::string(name) + kScaleSuffix;
+  const TensorEntry* scales = find(companion);
+  const int64_t rows = (w.rows + kScaleBlock - 1) / kScaleBlock, cols = (w.cols + kScaleBlock - 1) / kScaleBlock;
+  const std::string wanted = fmt::format("F32 [{}, {}]", rows, cols);
+  if (!scales)
+    throw_error(Exit::data, "{}: tensor {}: {} {} needs the scales {} {}, which are missing", path_, shown(name),
+                stored_type_name(e.dtype), e.shape_string(), shown(companion), wanted);
+  if (scales->dtype != StoredType::f32 || scales->rank != 2 || scales->dim[0] != rows || scales->dim[1] != cols)
+    throw_error(Exit::data, "{}: tensor {}: expected {} (one for every {} x {} numbers), found {} {}", path_,
+                shown(companion), wanted, kScaleBlock, kScaleBlock, stored_type_name(scales->dtype),
+                scales->shape_string());
+  const auto copy = aligned_scales_.find(scales);
+  w.scales = copy != aligned_scales_.end() ? copy->second.data() : reinterpret_cast<const float*>(scales->bytes.data());
+  w.scales_ld = cols;
+  return w;
 }
 
 }  // namespace ponder

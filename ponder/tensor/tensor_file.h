@@ -9,19 +9,22 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "ponder/tensor/quantized.h"
 #include "ponder/tensor/tensor.h"
 
 namespace ponder {
 
-// What a file may hold: the numbers of DType, and types that are recognised, so that a checkpoint can be listed and its
-// other tensors used, but not read yet (F8 comes with quantized tensors).
+// What a file may hold: the numbers of DType, FP8, and types that are recognised, so that a checkpoint can be listed and
+// its other tensors used.
 enum class StoredType : uint8_t {
   f64,
   f32,
@@ -41,6 +44,9 @@ enum class StoredType : uint8_t {
 };
 const char* stored_type_name(StoredType type);  // F64, F32, ..., BOOL
 size_t stored_type_bytes(StoredType type);
+std::optional<BlockType> block_type(StoredType type);  // F32, F16, BF16 and F8_E4M3 have one
+
+inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 
 struct TensorEntry {
   std::string name;
@@ -55,7 +61,7 @@ struct TensorEntry {
 
 // Copy an entry out as a number type. f32: from F32, BF16, F16 exactly; from F64 rounded to nearest even. f64: the
 // same, all exactly. i32, i64: from I32, I64, U8; a value that does not fit is an Error. `out` has entry.size()
-// elements.
+// elements. FP8 means nothing without its scales: Checkpoint::matrix has both.
 void read_f32(const TensorEntry& entry, float* out);
 void read_f64(const TensorEntry& entry, double* out);
 void read_i32(const TensorEntry& entry, int32_t* out);
@@ -95,30 +101,53 @@ class Checkpoint {
   const std::vector<const TensorEntry*>& entries() const { return entries_; }  // sorted by name
   const TensorEntry* find(std::string_view name) const;
   const TensorEntry& at(std::string_view name) const;
+  // A tensor of two dimensions as stored weights: F32, F16, BF16, or F8_E4M3 with its scales from the tensor
+  // NAME_scale_inv, F32 [ceil(rows / 128), ceil(cols / 128)] (DeepSeek-V3's files). A view into this checkpoint.
+  Quantized matrix(std::string_view name) const;
   const std::vector<SafetensorsFile>& files() const { return files_; }
 
  private:
   Checkpoint() = default;
   void add_index(const std::string& folder, const std::string& index_path);
+  void align_scales();
 
   std::string path_;
   std::vector<SafetensorsFile> files_;
   std::vector<const TensorEntry*> entries_;
+  std::map<const TensorEntry*, std::vector<float>> aligned_scales_;  // copies of those at odd addresses of their file
 };
 
+// --- Writing -----------------------------------------------------------------------------------------------------------
+
+// What to write, as it is stored. `fill(i, out)` writes the bytes of tensor i when its turn comes, each once, in the
+// order of the file, so that no model has to be in memory whole.
+struct TensorSpec {
+  std::string name;
+  StoredType dtype = StoredType::f32;
+  std::vector<int64_t> shape;
+};
+using FillTensor = std::function<void(size_t i, std::span<std::byte> out)>;
+
+using Metadata = std::map<std::string, std::string>;
+
+// Writes one file, whole or not at all: aside, fsync, rename. Wide types come first, so that all data is aligned.
+void write_safetensors(const std::string& path, std::span<const TensorSpec> tensors, const FillTensor& fill,
+                       const Metadata& metadata = {});
+
+// Writes model.safetensors into an existing folder, or, where the tensors are larger than max_shard_bytes,
+// model-0000i-of-0000n.safetensors and, last, model.safetensors.index.json. A tensor is never split.
+inline constexpr uint64_t kShardBytes = uint64_t{5} << 30;
+void write_checkpoint(const std::string& folder, std::span<const TensorSpec> tensors, const FillTensor& fill,
+                      const Metadata& metadata = {}, uint64_t max_shard_bytes = kShardBytes);
+
+// The same for tensors in memory.
 struct NamedTensor {
   std::string name;
   Tensor tensor;
   DType stored;  // tensor.dtype, or for f32 tensors also bf16 or f16 (rounded to nearest even)
 };
-using Metadata = std::map<std::string, std::string>;
-
-// Writes one file, whole or not at all: aside, fsync, rename. Wide types come first, so that all data is aligned.
 void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors, const Metadata& metadata = {});
-
-// Writes model.safetensors into an existing folder, or, where the tensors are larger than max_shard_bytes,
-// model-0000i-of-0000n.safetensors and, last, model.safetensors.index.json. A tensor is never split.
 void write_checkpoint(const std::string& folder, std::span<const NamedTensor> tensors, const Metadata& metadata = {},
-                      uint64_t max_shard_bytes = uint64_t{5} << 30);
+                      uint64_t max_shard_bytes = kShardBytes);
 
 }  // namespace ponder

@@ -210,6 +210,113 @@ TEST_F(TensorFile, GoldenModelsOpen) {
   EXPECT_GT(opened, 0);
 }
 
+TEST_F(TensorFile, GoldenFp8MeansTheGoldenValues) {
+  const char* root = std::getenv("PONDER_SHARED");
+  const std::string models = join_path(root ? root : "../shared", "golden/models");
+  if (!path_exists(models)) GTEST_SKIP() << models << " is absent";
+  int checked = 0;
+  for (const std::string& name : list_folder(models)) {
+    const std::string folder = join_path(models, name);
+    if (!is_folder(folder)) continue;
+    const Checkpoint model = Checkpoint::open(folder);
+    const auto expected = SafetensorsFile::open(join_path(folder, "expected.safetensors"));
+    for (const TensorEntry& e : expected.entries()) {
+      const std::string prefix = "dequant.";
+      if (!e.name.starts_with(prefix)) continue;
+      const Quantized w = model.matrix(e.name.substr(prefix.size()));
+      EXPECT_EQ(w.type, BlockType::fp8);
+      ASSERT_EQ(w.rows * w.cols, e.size()) << e.name;
+      std::vector<float> wanted(static_cast<size_t>(e.size())), row(static_cast<size_t>(w.cols));
+      read_f32(e, wanted.data());
+      for (int64_t r = 0; r < w.rows; ++r) {
+        dequantize_row(w, r, row.data());
+        ASSERT_EQ(std::memcmp(row.data(), wanted.data() + r * w.cols, row.size() * sizeof(float)), 0) << e.name;
+      }
+      ++checked;
+    }
+    for (const TensorEntry* e : model.entries())
+      if (e->dtype == StoredType::f8_e4m3) model.matrix(e->name);
+  }
+  EXPECT_GT(checked, 0);
+}
+
+// 130 x 200 codes of FP8 and what goes with them, the scales as given; all bytes of code 0x38, which is 1.
+std::vector<TensorSpec> fp8_specs(std::vector<int64_t> scales, StoredType type = StoredType::f32) {
+  return {{"w", StoredType::f8_e4m3, {130, 200}}, {"w_scale_inv", type, std::move(scales)}, {"v", StoredType::i8, {3}}};
+}
+void fill_fp8(size_t i, std::span<std::byte> out) {
+  const float scales[4] = {1, 2, 3, 4};
+  if (i == 1)
+    std::memcpy(out.data(), scales, std::min(out.size(), sizeof scales));
+  else
+    std::fill(out.begin(), out.end(), std::byte{0x38});
+}
+
+TEST_F(TensorFile, MatricesOfFp8HaveTheirScales) {
+  const auto check = [&] {
+    const Checkpoint c = Checkpoint::open(file("model.safetensors"));
+    const Quantized w = c.matrix("w");
+    std::vector<float> row(200);
+    dequantize_row(w.row_range(128, 2), 1, row.data());
+    EXPECT_EQ(row[127], 3.f);
+    EXPECT_EQ(row[128], 4.f);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(w.scales) % alignof(float), 0u);
+  };
+  write_checkpoint(folder_.path(), fp8_specs({2, 2}), fill_fp8);
+  check();
+  // The same at an odd address: the header is one byte longer.
+  std::string bytes = read_file(file("model.safetensors"));
+  ++bytes[0];
+  bytes.insert(bytes.find('{') + 1, " ");
+  write_plain(file("model.safetensors"), bytes);
+  check();
+}
+
+TEST_F(TensorFile, MatricesSayWhatIsWrong) {
+  const auto error = [&](const std::string& name) {
+    try {
+      Checkpoint::open(folder_.path()).matrix(name);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  write_checkpoint(folder_.path(), fp8_specs({1, 2}), fill_fp8);
+  EXPECT_NE(error("w").find("'w_scale_inv': expected F32 [2, 2] (one for every 128 x 128 numbers), found F32 [1, 2]"),
+            std::string::npos)
+      << error("w");
+  EXPECT_NE(error("v").find("'v': I8 [3] is not a matrix"), std::string::npos) << error("v");
+  write_checkpoint(folder_.path(), fp8_specs({2, 2}, StoredType::bf16), fill_fp8);
+  EXPECT_NE(error("w").find("found BF16 [2, 2]"), std::string::npos) << error("w");
+  const std::vector<TensorSpec> alone = {fp8_specs({})[0]};
+  write_checkpoint(folder_.path(), alone, fill_fp8);
+  EXPECT_NE(error("w").find("needs the scales 'w_scale_inv' F32 [2, 2]"), std::string::npos) << error("w");
+}
+
+TEST_F(TensorFile, StoredBytesAreWrittenAsTheyAreInShards) {
+  const std::vector<TensorSpec> specs = {{"h", StoredType::f16, {2, 3}},
+                                         {"f8", StoredType::f8_e5m2, {5}},
+                                         {"b", StoredType::boolean, {}},
+                                         {"d", StoredType::f64, {1}}};
+  std::vector<size_t> filled;
+  write_checkpoint(
+      folder_.path(), specs,
+      [&](size_t i, std::span<std::byte> out) {
+        filled.push_back(i);
+        std::fill(out.begin(), out.end(), static_cast<std::byte>(i));
+      },
+      {{"format", "pt"}}, 17);
+  EXPECT_EQ(filled, (std::vector<size_t>{0, 1, 3, 2})) << "each once, shard by shard, wide ones first";
+  const Checkpoint c = Checkpoint::open(folder_.path());
+  EXPECT_EQ(c.files().size(), 2u);
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const TensorEntry& e = c.at(specs[i].name);
+    EXPECT_EQ(e.dtype, specs[i].dtype);
+    EXPECT_EQ(std::vector<int64_t>(e.dim, e.dim + e.rank), specs[i].shape);
+    for (std::byte b : e.bytes) EXPECT_EQ(b, static_cast<std::byte>(i));
+  }
+}
+
 std::string small_file() {
   return with_header(R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
                      R"("b.\u00e9":{"dtype":"BF16","shape":[5],"data_offsets":[24,34]},)"

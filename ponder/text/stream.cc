@@ -37,6 +37,13 @@ Prefix next_char(std::string_view s) {
   return {Prefix::valid, length};
 }
 
+// The first two bytes of a surrogate. They can no longer become valid, yet are held until the third byte, as Python's
+// incremental decoder does (for its surrogatepass), so that streams are cut alike.
+bool is_half_surrogate(std::string_view s) {
+  return s.size() == 2 && s[0] == '\xED' && static_cast<unsigned char>(s[1]) >= 0xA0 &&
+         static_cast<unsigned char>(s[1]) <= 0xBF;
+}
+
 // How much of the end of s may become `tag`.
 size_t held_suffix(std::string_view s, std::string_view tag) {
   for (size_t n = std::min(s.size(), tag.size() - 1); n > 0; --n) {
@@ -64,7 +71,7 @@ std::string Utf8Stream::push(std::string_view bytes) {
   std::string out;
   while (!rest.empty()) {
     const Prefix p = next_char(rest);
-    if (p.kind == Prefix::cut) {
+    if (p.kind == Prefix::cut || is_half_surrogate(rest)) {
       held_ = rest;
       break;
     }
@@ -75,12 +82,14 @@ std::string Utf8Stream::push(std::string_view bytes) {
 }
 
 std::string Utf8Stream::flush() {
-  std::string out(held_.empty() ? "" : kReplacement);
+  std::string out;
+  for (std::string_view rest = held_; !rest.empty(); rest.remove_prefix(next_char(rest).bytes)) out += kReplacement;
   held_.clear();
   return out;
 }
 
 std::string StreamDecoder::push(int32_t id) {
+  if (skip_special_ && tokenizer_->is_special(id)) return "";
   const std::string bytes = tokenizer_->piece(id, first_);
   first_ = first_ && bytes.empty();
   return utf8_.push(bytes);

@@ -10,7 +10,8 @@ namespace ponder::text {
 
 class Tokenizer;
 
-// Bytes in, UTF-8 out. What is decided is let out at once; only a proper prefix of a valid character is held back.
+// Bytes in, UTF-8 out. What is decided is let out at once; only a proper prefix of a valid character, or of a surrogate,
+// is held back.
 // Bytes that cannot become valid give U+FFFD, one for each maximal ill-formed subpart (Unicode 15, section 3.9, as
 // Rust, Python and the WHATWG do).
 class Utf8Stream {
@@ -23,15 +24,18 @@ class Utf8Stream {
   std::string held_;
 };
 
-// Token ids in, text out. The pieces joined are tokenizer.decode of all ids.
+// Token ids in, text out. The pieces joined are tokenizer.decode of all ids. The bytes of all tokens, added ones too,
+// are one stream: a character that one of them leaves unfinished becomes U+FFFD in front of the next text.
 class StreamDecoder {
  public:
-  explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = false)
+      : tokenizer_(&tokenizer), skip_special_(skip_special) {}
   std::string push(int32_t id);
   std::string flush() { return utf8_.flush(); }
 
  private:
   const Tokenizer* tokenizer_;
+  bool skip_special_;
   Utf8Stream utf8_;
   bool first_ = true;
 };

@@ -25,9 +25,13 @@ TEST(Utf8Stream, HoldsOnlyWhatMayBecomeACharacter) {
   EXPECT_EQ(s.push("\xC3"), "");
   EXPECT_EQ(s.flush(), "\xEF\xBF\xBD");
   EXPECT_EQ(s.flush(), "");
-  // Overlong forms, surrogates and values above U+10FFFF are decided at once, a mark a byte.
-  for (const char* ill : {"\xC0\xAF", "\xED\xA0", "\xF4\x90", "\xFF\xFE"})
+  // Overlong forms and values above U+10FFFF are decided at once, a mark a byte; a surrogate with its third byte.
+  for (const char* ill : {"\xC0\xAF", "\xF4\x90", "\xFF\xFE"})
     EXPECT_EQ(Utf8Stream().push(ill), "\xEF\xBF\xBD\xEF\xBF\xBD");
+  EXPECT_EQ(s.push("\xED\xA0"), "");
+  EXPECT_EQ(s.push("\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");
+  EXPECT_EQ(s.push("\xED\xA0"), "");
+  EXPECT_EQ(s.flush(), "\xEF\xBF\xBD\xEF\xBF\xBD");
 }
 
 TEST(Utf8Stream, AnyCutGivesTheSame) {
@@ -133,6 +137,30 @@ TEST(ThinkSplitter, AnyCutGivesTheSame) {
       pieces.push_back(text.substr(at, n));
       at += n;
     }
+    ASSERT_EQ(all(tail, ThinkSplitter::Tags::text, pieces), all(tail, ThinkSplitter::Tags::text, std::array{text}))
+        << text;
+  }
+}
+
+// Whole transcripts, cut anywhere, inside characters and tags too.
+TEST(ThinkSplitter, GoldenTranscriptsInAnyCut) {
+  const char* shared = std::getenv("PONDER_SHARED");
+  const std::string path = join_path(shared ? shared : "../shared", "golden/text/think_split.jsonl");
+  if (!path_exists(path)) GTEST_SKIP() << path << " is absent";
+  std::vector<std::pair<std::string, std::string>> transcripts;  // the prompt's end, the output
+  read_json_lines(path, [&](Json& c, int) {
+    std::string text;
+    for (const auto& piece : c.at("token_pieces")) text += piece.get<std::string>();
+    transcripts.emplace_back(c.at("template_tail").get<std::string>(), text);
+  });
+  ASSERT_FALSE(transcripts.empty());
+  for (uint64_t i = 0; i < 10'000; ++i) {
+    CounterRng rng(3, Stream::test, i);
+    const auto& [tail, text] = transcripts[i % transcripts.size()];
+    std::vector<std::string> pieces;
+    const uint64_t longest = 1 + rng.below(20);
+    for (size_t at = 0; at < text.size(); at += pieces.back().size())
+      pieces.push_back(text.substr(at, 1 + rng.below(longest)));
     ASSERT_EQ(all(tail, ThinkSplitter::Tags::text, pieces), all(tail, ThinkSplitter::Tags::text, std::array{text}))
         << text;
   }

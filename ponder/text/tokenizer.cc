@@ -2,43 +2,32 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/json_value.h"
 #include "ponder/text/stream.h"
+#include "ponder/text/unicode.h"
 
 namespace ponder::text {
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-constexpr size_t kMaxFileBytes = size_t{64} << 20;
-constexpr size_t kMaxTokens = size_t{1} << 20;
-
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
-// GPT-2's alphabet: every byte as one printable character. Printable bytes stand for themselves; the others are
-// numbered from U+0100 on.
-std::array<std::string, 256> byte_alphabet() {
-  std::array<std::string, 256> out;
-  int next = 256;
-  for (int b = 0; b < 256; ++b) {
-    const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-    const int c = printable ? b : next++;
-    auto& s = out[static_cast<size_t>(b)];
-    if (c >= 0x80) s += static_cast<char>(0xC0 | c >> 6);
-    s += static_cast<char>(c >= 0x80 ? 0x80 | (c & 0x3F) : c);
-  }
-  return out;
-}
 
 const std::array<std::string_view, 3> kByteSpecials = {"<pad>", "<bos>", "<end>"};
 
 std::vector<std::string> byte_tokens() {
-  const auto bytes = byte_alphabet();
-  std::vector<std::string> out(bytes.begin(), bytes.end());
+  std::vector<std::string> out = byte_alphabet();
   out.insert(out.end(), kByteSpecials.begin(), kByteSpecials.end());
+  return out;
+}
+
+std::vector<AddedToken> marks(std::span<const int32_t> ids) {
+  std::vector<AddedToken> out;
+  for (const int32_t id : ids) out.push_back({.id = id});
   return out;
 }
 
@@ -71,16 +60,61 @@ OrderedJson vocab_json(const Tokenizer& t, int32_t count) {
 
 }  // namespace
 
-Tokenizer::Tokenizer(std::vector<std::string> tokens, std::span<const int32_t> specials)
-    : tokens_(std::move(tokens)), specials_(specials.begin(), specials.end()), is_special_(tokens_.size()) {
-  ids_.reserve(tokens_.size());
-  for (size_t i = 0; i < tokens_.size(); ++i) {
-    const bool fresh = ids_.emplace(tokens_[i], static_cast<int32_t>(i)).second;
-    PONDER_CHECK(fresh && !tokens_[i].empty(), "token {} (\"{}\") is empty or occurs twice", i, tokens_[i]);
+const std::vector<std::string>& byte_alphabet() {
+  static const auto alphabet = [] {
+    std::vector<std::string> out(256);
+    uint32_t next = 256;
+    for (uint32_t b = 0; b < 256; ++b) {
+      const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+      append_utf8(out[b], printable ? b : next++);
+    }
+    return out;
+  }();
+  return alphabet;
+}
+
+int byte_of(uint32_t c) {
+  static const auto bytes = [] {
+    std::array<int16_t, 324> out;
+    out.fill(-1);
+    for (size_t b = 0; b < 256; ++b) out.at(code_point(byte_alphabet()[b].data()).value) = static_cast<int16_t>(b);
+    return out;
+  }();
+  return c < bytes.size() ? bytes[c] : -1;
+}
+
+TokenIndex::TokenIndex(const std::vector<std::string>& tokens)
+    : slots_(std::bit_ceil(std::max<size_t>(tokens.size() * 2, 2)), -1) {
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    if (tokens[id].empty()) continue;
+    size_t i = std::hash<std::string_view>()(tokens[id]) & (slots_.size() - 1);
+    while (slots_[i] >= 0 && tokens[static_cast<size_t>(slots_[i])] != tokens[id]) i = (i + 1) & (slots_.size() - 1);
+    if (slots_[i] >= 0) {
+      twice_ = static_cast<int32_t>(id);
+    } else {
+      slots_[i] = static_cast<int32_t>(id);
+    }
   }
-  for (const int32_t id : specials_) is_special_.at(static_cast<size_t>(id)) = true;
-  std::stable_sort(specials_.begin(), specials_.end(),
-                   [&](int32_t a, int32_t b) { return token(a).size() > token(b).size(); });
+}
+
+std::optional<int32_t> TokenIndex::find(const std::vector<std::string>& tokens, std::string_view token) const {
+  for (size_t i = std::hash<std::string_view>()(token);; ++i) {
+    const int32_t id = slots_[i & (slots_.size() - 1)];
+    if (id < 0) return std::nullopt;
+    if (tokens[static_cast<size_t>(id)] == token) return id;
+  }
+}
+
+Tokenizer::Tokenizer(std::vector<std::string> tokens, std::vector<AddedToken> added)
+    : tokens_(std::move(tokens)), index_(tokens_), added_(std::move(added)), is_special_(tokens_.size()) {
+  std::sort(added_.begin(), added_.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  std::vector<std::pair<std::string, AddedToken>> raw;
+  for (const AddedToken& a : added_) {
+    PONDER_CHECK(a.id >= 0 && a.id < vocab_size() && !token(a.id).empty(), "added token {} is no token", a.id);
+    is_special_[static_cast<size_t>(a.id)] = a.special;
+    if (!a.normalized) raw.emplace_back(token(a.id), a);
+  }
+  matcher_ = AddedTokenMatcher(std::move(raw));
   const auto first_of = [&](std::initializer_list<std::string_view> names) -> std::optional<int32_t> {
     for (const auto name : names) {
       if (const auto id = find(name)) return id;
@@ -92,14 +126,25 @@ Tokenizer::Tokenizer(std::vector<std::string> tokens, std::span<const int32_t> s
               .eos = first_of({"<end>", "<eos>", "</s>"})};
 }
 
+std::vector<int32_t> Tokenizer::encode(std::string_view text, Specials specials) const {
+  std::vector<int32_t> out;
+  if (specials == Specials::ignore) {
+    encode_stretch(text, specials, out);
+    return out;
+  }
+  matcher_.cut(text, [&](std::string_view stretch, std::optional<int32_t> id) {
+    if (id) {
+      out.push_back(*id);
+    } else {
+      encode_stretch(stretch, specials, out);
+    }
+  });
+  return out;
+}
+
 const std::string& Tokenizer::token(int32_t id) const {
   static const std::string none;
   return id >= 0 && id < vocab_size() ? tokens_[static_cast<size_t>(id)] : none;
-}
-
-std::optional<int32_t> Tokenizer::find(std::string_view token) const {
-  const auto it = ids_.find(token);
-  return it == ids_.end() ? std::nullopt : std::optional(it->second);
 }
 
 int32_t Tokenizer::id(std::string_view token) const {
@@ -108,29 +153,8 @@ int32_t Tokenizer::id(std::string_view token) const {
   return *found;
 }
 
-void Tokenizer::cut_at_specials(std::string_view text,
-                                const std::function<void(std::string_view, std::optional<int32_t>)>& f) const {
-  std::array<bool, 256> begins{};
-  for (const int32_t id : specials_) begins[static_cast<unsigned char>(token(id)[0])] = true;
-  size_t start = 0;
-  for (size_t i = 0; i < text.size();) {
-    if (begins[static_cast<unsigned char>(text[i])]) {
-      const auto hit = std::find_if(specials_.begin(), specials_.end(),
-                                    [&](int32_t id) { return text.substr(i).starts_with(token(id)); });
-      if (hit != specials_.end()) {
-        if (i > start) f(text.substr(start, i - start), std::nullopt);
-        f(token(*hit), *hit);
-        start = i += token(*hit).size();
-        continue;
-      }
-    }
-    ++i;
-  }
-  if (start < text.size()) f(text.substr(start), std::nullopt);
-}
-
-std::string Tokenizer::decode(std::span<const int32_t> ids) const {
-  StreamDecoder stream(*this);
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  StreamDecoder stream(*this, skip_special);
   std::string out;
   for (const int32_t id : ids) out += stream.push(id);
   return out + stream.flush();
@@ -138,27 +162,29 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
 
 void Tokenizer::save(const std::string& path) const { write_file_atomic(path, to_json()); }
 
-std::vector<int32_t> WordLevel::encode(std::string_view text) const {
-  std::vector<int32_t> out;
-  cut_at_specials(text, [&](std::string_view s, std::optional<int32_t> mark) {
-    if (mark) return out.push_back(*mark);
-    for (size_t i = 0; i < s.size();) {
-      if (is_space(s[i])) {
-        ++i;
-        continue;
-      }
-      size_t end = i;
-      while (end < s.size() && !is_space(s[end])) ++end;
-      const std::string_view word = s.substr(i, end - i);
-      const auto id = find(word);
-      if (!id)
-        throw_error(Exit::data, "the word \"{}\" is not one of the {} words this model knows", word.substr(0, 40),
-                    vocab_size());
-      out.push_back(*id);
-      i = end;
+WordLevel::WordLevel(std::vector<std::string> words, std::span<const int32_t> specials)
+    : Tokenizer(std::move(words), marks(specials)) {
+  PONDER_CHECK(!index().twice(), "the word \"{}\" occurs twice", token(*index().twice()));
+  PONDER_CHECK(std::none_of(tokens().begin(), tokens().end(), [](const auto& w) { return w.empty(); }),
+               "an empty word");
+}
+
+void WordLevel::encode_stretch(std::string_view s, Specials, std::vector<int32_t>& out) const {
+  for (size_t i = 0; i < s.size();) {
+    if (is_space(s[i])) {
+      ++i;
+      continue;
     }
-  });
-  return out;
+    size_t end = i;
+    while (end < s.size() && !is_space(s[end])) ++end;
+    const std::string_view word = s.substr(i, end - i);
+    const auto id = find(word);
+    if (!id)
+      throw_error(Exit::data, "the word \"{}\" is not one of the {} words this model knows", word.substr(0, 40),
+                  vocab_size());
+    out.push_back(*id);
+    i = end;
+  }
 }
 
 std::string WordLevel::piece(int32_t id, bool first) const {
@@ -176,21 +202,11 @@ std::string WordLevel::to_json() const {
   return j.dump(1) + "\n";
 }
 
-ByteLevel::ByteLevel() : Tokenizer(byte_tokens(), std::array<int32_t, 3>{256, 257, 258}) {}
+ByteLevel::ByteLevel() : Tokenizer(byte_tokens(), marks(std::array<int32_t, 3>{256, 257, 258})) {}
 
-std::vector<int32_t> ByteLevel::encode(std::string_view text, bool recognise_specials) const {
-  std::vector<int32_t> out;
-  out.reserve(text.size());
-  const auto put = [&](std::string_view s, std::optional<int32_t> mark) {
-    if (mark) return out.push_back(*mark);
-    for (const char c : s) out.push_back(static_cast<unsigned char>(c));
-  };
-  if (recognise_specials) {
-    cut_at_specials(text, put);
-  } else {
-    put(text, std::nullopt);
-  }
-  return out;
+void ByteLevel::encode_stretch(std::string_view text, Specials, std::vector<int32_t>& out) const {
+  out.reserve(out.size() + text.size());
+  for (const char c : text) out.push_back(static_cast<unsigned char>(c));
 }
 
 std::string ByteLevel::piece(int32_t id, bool) const {
@@ -215,90 +231,6 @@ std::string ByteLevel::to_json() const {
                 {"vocab", vocab_json(*this, 256)},
                 {"merges", OrderedJson::array()}};
   return j.dump(1) + "\n";
-}
-
-std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view json, std::string_view name) {
-  const Json j = parse_json(json, std::string(name), 1, {.max_bytes = kMaxFileBytes});
-  const auto member = [&](const Json& in, const char* key) -> const Json& {
-    static const Json none;
-    if (!in.is_object()) return none;
-    const auto it = in.find(key);
-    return it == in.end() ? none : *it;
-  };
-  const auto type_of = [&](const Json& part) {
-    const auto& type = member(part, "type");
-    return type.is_string() ? type.get<std::string>() : std::string();
-  };
-  const Json& model = member(j, "model");
-  const std::string kind = type_of(model);
-  if (kind.empty())
-    throw_error(Exit::data, "{}: no \"model\" with a \"type\"; a Hugging Face tokenizer.json has one", name);
-  if (kind != "WordLevel" && kind != "BPE") {
-    throw_error(Exit::data, "{}: tokenizers of type {} are not supported; WordLevel and byte-level ones are", name,
-                kind.substr(0, 40));
-  }
-
-  // id -> token, from the model's vocabulary and the added tokens, without holes.
-  std::vector<std::string> tokens;
-  std::vector<int32_t> specials;
-  const auto place = [&](const std::string& content, const Json& id) {
-    const int64_t i = id.is_number_integer() ? id.get<int64_t>() : -1;
-    if (i < 0 || i >= static_cast<int64_t>(kMaxTokens)) {
-      throw_error(Exit::data, "{}: token \"{}\" needs an id from 0 to {}", name, content.substr(0, 40), kMaxTokens - 1);
-    }
-    const auto at = static_cast<size_t>(i);
-    if (content.empty()) throw_error(Exit::data, "{}: token {} is empty", name, i);
-    if (tokens.size() <= at) tokens.resize(at + 1);
-    if (!tokens[at].empty() && tokens[at] != content) {
-      throw_error(Exit::data, "{}: id {} belongs to \"{}\" and to \"{}\"", name, i, tokens[at].substr(0, 40),
-                  content.substr(0, 40));
-    }
-    tokens[at] = content;
-    return static_cast<int32_t>(i);
-  };
-  const Json& vocab = member(model, "vocab");
-  if (!vocab.is_object()) throw_error(Exit::data, "{}: the model has no \"vocab\" object", name);
-  for (const auto& [content, id] : vocab.items()) place(content, id);
-  const Json& added = member(j, "added_tokens");
-  if (added.is_array()) {
-    for (const auto& entry : added) {
-      const auto& content = member(entry, "content");
-      if (!content.is_string()) throw_error(Exit::data, "{}: an added token has no \"content\"", name);
-      const int32_t id = place(content.get<std::string>(), member(entry, "id"));
-      const auto& special = member(entry, "special");
-      if (special.is_boolean() && special.get<bool>()) specials.push_back(id);
-    }
-  }
-  std::vector<std::string_view> sorted(tokens.begin(), tokens.end());
-  std::sort(sorted.begin(), sorted.end());
-  if (sorted.empty()) throw_error(Exit::data, "{}: the vocabulary is empty", name);
-  if (sorted.front().empty())
-    throw_error(Exit::data, "{}: the ids have holes; they must be 0 to {}", name, tokens.size() - 1);
-  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
-  if (twice != sorted.end()) throw_error(Exit::data, "{}: \"{}\" has two ids", name, twice->substr(0, 40));
-
-  if (kind == "WordLevel") {
-    if (type_of(member(j, "pre_tokenizer")) != "WhitespaceSplit") {
-      throw_error(Exit::data, "{}: a WordLevel tokenizer is read only with the pre-tokenizer WhitespaceSplit", name);
-    }
-    for (const auto& word : tokens) {
-      if (std::any_of(word.begin(), word.end(), is_space))
-        throw_error(Exit::data, "{}: the word \"{}\" holds white space", name, word.substr(0, 40));
-    }
-    std::sort(specials.begin(), specials.end());
-    specials.erase(std::unique(specials.begin(), specials.end()), specials.end());
-    return std::make_unique<WordLevel>(std::move(tokens), specials);
-  }
-  const Json& merges = member(model, "merges");
-  if (tokens != byte_tokens() || (merges.is_array() && !merges.empty())) {
-    throw_error(Exit::data,
-                "{}: a BPE tokenizer with merges is not supported yet; WordLevel and plain byte-level ones are", name);
-  }
-  return std::make_unique<ByteLevel>();
-}
-
-std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
-  return parse_tokenizer(read_file(path, kMaxFileBytes), path);
 }
 
 }  // namespace ponder::text

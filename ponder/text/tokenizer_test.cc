@@ -53,10 +53,10 @@ TEST(ByteLevel, EveryTextRoundTrips) {
   EXPECT_EQ(t.special().eos, 258);
   for (const char* s : {"", "plain", "\xC3\xA4\xE2\x82\xAC\xF0\x9F\xA4\x94", "a <end> b", "\t\r\n"}) {
     EXPECT_EQ(t.decode(t.encode(s)), s);
-    EXPECT_EQ(t.decode(t.encode(s, false)), s);
+    EXPECT_EQ(t.decode(t.encode(s, Specials::ignore)), s);
   }
   EXPECT_EQ(t.encode("a<end>"), (std::vector<int32_t>{'a', 258}));
-  EXPECT_EQ(t.encode("<end>", false), (std::vector<int32_t>{'<', 'e', 'n', 'd', '>'}));
+  EXPECT_EQ(t.encode("<end>", Specials::ignore), (std::vector<int32_t>{'<', 'e', 'n', 'd', '>'}));
   EXPECT_EQ(t.decode(t.encode("\xFF")), "\xEF\xBF\xBD");
   EXPECT_EQ(t.token(' '), "\xC4\xA0");  // as GPT-2 spells a space
   EXPECT_EQ(t.token('\n'), "\xC4\x8A");
@@ -100,7 +100,8 @@ TEST(TokenizerFile, ErrorsSayWhat) {
       {"{\"added_tokens\":[{\"id\":1,\"content\":\"a\"}],\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0}}}",
        "two ids"},
       {"{\"added_tokens\":[{}],\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0}}}", "content"},
-      {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}", "merges"},
+      {"{\"model\":{\"type\":\"WordPiece\"}}", "BERT"},
+      {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}", "SentencePiece"},
   };
   for (const auto& c : cases) {
     const std::string error = error_of(c.json);

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "ponder/kernels/cpu/gemm.h"
+#include "ponder/kernels/cpu/weight.h"
+#include "ponder/kernels/cpu/weight_pack.h"
 #include "ponder/kernels/ref/choose.h"
 
 namespace ponder::kernels::cpu {
@@ -45,6 +47,24 @@ void CpuBackend::pack_nt(const float* b, int64_t ldb, int64_t n, int64_t k, floa
 }
 
 void CpuBackend::gemm(const Gemm& a) const noexcept { cpu::gemm(a, pool_, isa_); }
+
+size_t CpuBackend::packed_weight_bytes(BlockType type, int64_t n, int64_t k) const {
+  return cpu::packed_weight_bytes(type, n, k);
+}
+
+void CpuBackend::pack_weights(const Quantized& w, const int32_t* order, std::byte* packed) const noexcept {
+  cpu::pack_weights(w, order, packed);
+}
+
+size_t CpuBackend::weight_gemm_scratch(const WeightGemm& a) const { return cpu::weight_gemm_scratch(a); }
+
+void CpuBackend::weight_gemm(const WeightGemm& a) const noexcept { cpu::weight_gemm(a, pool_, isa_); }
+
+void CpuBackend::embed_stored(const EmbedStored& a) const noexcept {
+  split(a.rows, 4 * a.table.cols, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) dequantize_row(a.table, a.ids[r], a.y + r * a.ldy);
+  });
+}
 
 void CpuBackend::rms_norm(const RmsNorm& a) const noexcept {
   split(a.rows, 2 * a.d, [&](int64_t begin, int64_t end, int) { pointwise_.rms_norm(a, begin, end); });

@@ -18,6 +18,12 @@ class RefBackend : public Backend {
   void pack_nt(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed) const noexcept override;
 
   void gemm(const Gemm&) const noexcept override;
+  bool multiplies(BlockType type) const override;
+  size_t packed_weight_bytes(BlockType type, int64_t n, int64_t k) const override;
+  void pack_weights(const Quantized& w, const int32_t* order, std::byte* packed) const noexcept override;
+  size_t weight_gemm_scratch(const WeightGemm&) const override;
+  void weight_gemm(const WeightGemm&) const noexcept override;
+  void embed_stored(const EmbedStored&) const noexcept override;
   void rms_norm(const RmsNorm&) const noexcept override;
   void rms_norm_grad(const RmsNormGrad&) const noexcept override;
   void rope(const Rope&) const noexcept override;

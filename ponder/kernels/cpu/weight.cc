@@ -1,0 +1,255 @@
+#include "ponder/kernels/cpu/weight.h"
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "ponder/kernels/cpu/gemm_micro.h"
+#include "ponder/kernels/cpu/weight_format.h"
+#include "ponder/kernels/cpu/weight_micro.h"
+#include "ponder/kernels/cpu/weight_pack.h"
+#include "ponder/kernels/ref/blocks.h"
+
+namespace ponder::kernels::cpu {
+namespace {
+
+constexpr int64_t kTaskColumns = 256;    // of expanded weights: with kDepth, a part of the L2 cache
+constexpr int64_t kTaskRows = 256;       // and so many rows of whole numbers, kIntegerDepth deep, another
+constexpr int64_t kIntegerDepth = 1024;  // a panel so deep stays in the L1 cache while rows pass over it
+// What work takes on one thread, about: a product below kInline is not worth waking anyone, a task below kSmallest not
+// worth claiming.
+constexpr int64_t kInlineNs = 3000, kSmallestNs = 1000;
+constexpr int64_t kBytesPerNs = 16, kProductsPerNs = 128, kFloatsPerNs = 4;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+bool integers(const WeightGemm& g, BlockType type) { return g.activations == Activations::q8 && !is_plain(type); }
+
+// Activations as products read them. Row r of matrix i is row i * m + r (all matrices share one A where a_stride is 0);
+// grouped, the row of A.
+struct Prepared {
+  int64_t rows = 0, matrix_rows = 0;
+  QuantizedRow narrow{}, wide{};  // k is 0 where no part wants it
+  std::byte *narrow_rows = nullptr, *wide_rows = nullptr;
+  float* rounded = nullptr;  // [rows, k], bf16 only
+  size_t bytes = 0;
+};
+Prepared prepared(const WeightGemm& g) {
+  Prepared p;
+  p.matrix_rows = g.offsets || g.a_stride == 0 ? 0 : g.m;
+  p.rows = g.offsets || g.a_stride == 0 ? g.m : g.m * g.batch;
+  for (const WeightPart& part : g.parts) {
+    if (!integers(g, part.type)) continue;
+    const int width = sub_blocks(part.type).elements;
+    (width == 256 ? p.wide : p.narrow) = {g.k, width};
+  }
+  std::byte* at = g.scratch;
+  const auto take = [&](int64_t bytes) {
+    std::byte* mine = at;
+    p.bytes += static_cast<size_t>(bytes);
+    if (at) at += bytes;
+    return mine;
+  };
+  if (p.narrow.k) p.narrow_rows = take(p.rows * p.narrow.bytes());
+  if (p.wide.k) p.wide_rows = take(p.rows * p.wide.bytes());
+  if (g.activations == Activations::bf16) p.rounded = reinterpret_cast<float*>(take(ceil_div(p.rows * g.k, 16) * 64));
+  return p;
+}
+
+void prepare(const WeightGemm& g, const Prepared& p, const WeightKernels& kernels, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const float* x = p.matrix_rows ? g.a + r / p.matrix_rows * g.a_stride + r % p.matrix_rows * g.lda : g.a + r * g.lda;
+    if (p.narrow.k) kernels.quantize(x, p.narrow, p.narrow_rows + r * p.narrow.bytes());
+    if (p.wide.k) kernels.quantize(x, p.wide, p.wide_rows + r * p.wide.bytes());
+    if (p.rounded) kernels.round_bf16(x, g.k, p.rounded + r * g.k);
+  }
+}
+
+// A rectangle of what one part gives to one matrix.
+struct Task {
+  const WeightPart* part;
+  const std::byte* packed;
+  const float* a;    // row 0 of the matrix, as floats
+  int64_t lda, row;  // and among the prepared rows
+  float* c;          // row 0, the part's column 0
+  const float* bias;
+  int64_t m0, m1, n0, n1;
+};
+
+void integer_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels) {
+  const int width = sub_blocks(t.part->type).elements;
+  const int64_t rows = t.m1 - t.m0, strips = ceil_div(rows, kernels.integer_rows);
+  const int64_t block_bytes = panel_bytes(t.part->type, width), panel = panel_bytes(t.part->type, g.k);
+  const int64_t blocks = g.k / width, chunk = strips == 1 ? blocks : kIntegerDepth / width;
+  IntegerStrip s;
+  s.layout = width == 256 ? p.wide : p.narrow;
+  s.ldc = g.ldc;
+  const std::byte* first = (width == 256 ? p.wide_rows : p.narrow_rows) + t.row * s.layout.bytes();
+  for (s.begin = 0; s.begin < blocks; s.begin = s.end) {
+    s.end = std::min(blocks, s.begin + chunk);
+    s.add = s.begin > 0;
+    for (int64_t j = t.n0; j < t.n1; j += kPanel) {
+      s.w = t.packed + j / kPanel * panel + s.begin * block_bytes;
+      s.n = std::min<int64_t>(kPanel, t.n1 - j);
+      s.bias = t.bias && s.end == blocks ? t.bias + j : nullptr;
+      for (int64_t i = 0; i < strips; ++i) {
+        const int64_t m0 = t.m0 + rows * i / strips, m1 = t.m0 + rows * (i + 1) / strips;
+        s.rows = static_cast<int>(m1 - m0);
+        s.a = first + m0 * s.layout.bytes();
+        s.c = t.c + m0 * g.ldc + j;
+        kernels.integer_strip(t.part->type, s);
+      }
+    }
+  }
+}
+
+void plain_task(const WeightGemm& g, const Task& t, const WeightKernels& kernels) {
+  PlainStrip s{t.a + t.m0 * t.lda, t.lda, static_cast<int>(t.m1 - t.m0), nullptr, g.k, nullptr, g.ldc, 0, nullptr};
+  for (int64_t j = t.n0; j < t.n1; j += kPanel) {
+    s.w = t.packed + j / kPanel * panel_bytes(t.part->type, g.k);
+    s.c = t.c + t.m0 * g.ldc + j;
+    s.n = std::min<int64_t>(kPanel, t.n1 - j);
+    s.bias = t.bias ? t.bias + j : nullptr;
+    kernels.plain_strip(t.part->type, s);
+  }
+}
+
+// Where a thread expands its chunk of W.
+class Scratch {
+ public:
+  float* panels() {
+    if (!memory_)
+      memory_.reset(static_cast<float*>(::operator new (kTaskColumns* kDepth * sizeof(float), std::align_val_t{64})));
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(float* p) const { ::operator delete (p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<float, Free> memory_;
+};
+
+void expanding_task(const WeightGemm& g, const Task& t, const WeightKernels& kernels, const MicroKernels& floats) {
+  thread_local Scratch scratch;
+  const BlockType type = t.part->type;
+  const int64_t panel = panel_bytes(type, g.k), rows = t.m1 - t.m0, strips = ceil_div(rows, floats.rows);
+  Strip s;
+  s.a_row = t.lda;
+  s.a_k = 1;
+  s.n = t.n1 - t.n0;
+  s.ldc = g.ldc;
+  s.b_k = kPanel;
+  for (int64_t k0 = 0; k0 < g.k; k0 += kDepth) {
+    s.k = std::min(kDepth, g.k - k0);
+    if (type == BlockType::f32) {
+      s.b_panel = g.k * kPanel;
+      s.b = reinterpret_cast<const float*>(t.packed) + t.n0 / kPanel * s.b_panel + k0 * kPanel;
+    } else {
+      s.b_panel = s.k * kPanel;
+      s.b = scratch.panels();
+      for (int64_t j = t.n0; j < t.n1; j += kPanel)
+        kernels.expand(type, t.packed + j / kPanel * panel, g.k, k0, k0 + s.k,
+                       scratch.panels() + (j - t.n0) / kPanel * s.b_panel);
+    }
+    s.add = k0 > 0;
+    s.bias = t.bias && k0 + s.k == g.k ? t.bias + t.n0 : nullptr;
+    for (int64_t i = 0; i < strips; ++i) {  // strips of equal height, to within one row
+      const int64_t m0 = t.m0 + rows * i / strips, m1 = t.m0 + rows * (i + 1) / strips;
+      s.rows = static_cast<int>(m1 - m0);
+      s.a = t.a + m0 * t.lda + k0;
+      s.c = t.c + m0 * g.ldc + t.n0;
+      s.a_next = i + 1 < strips ? s.a + s.rows * t.lda : nullptr;
+      floats.strip(s);
+    }
+  }
+}
+
+void run_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels,
+              const MicroKernels& floats) {
+  if (integers(g, t.part->type)) return integer_task(g, p, t, kernels);
+  if (is_plain(t.part->type) && t.part->type != BlockType::f32 && t.m1 - t.m0 <= kernels.plain_rows)
+    return plain_task(g, t, kernels);
+  expanding_task(g, t, kernels, floats);
+}
+
+// What m rows times n columns of a part take, in ns of one thread.
+int64_t duration(const WeightGemm& g, const WeightPart& part, int64_t m, int64_t n) {
+  const int64_t bytes = panel_bytes(part.type, g.k) / kPanel * n;
+  return std::max(bytes / kBytesPerNs, m * n * g.k / (integers(g, part.type) ? kProductsPerNs : kProductsPerNs / 2));
+}
+
+// f(part, rows, task of the whole part) for every part of every matrix.
+template <class F>
+void each_part(const WeightGemm& g, const Prepared& p, F&& f) {
+  for (int64_t i = 0; i < g.batch; ++i) {
+    const int64_t row = g.offsets ? g.offsets[i] : 0, m = g.offsets ? g.offsets[i + 1] - row : g.m;
+    Task t{};
+    t.row = g.offsets ? row : i * p.matrix_rows;
+    t.a = p.rounded ? p.rounded + t.row * g.k : g.a + (g.offsets ? row * g.lda : i * g.a_stride);
+    t.lda = p.rounded ? g.k : g.lda;
+    t.c = g.c + (g.offsets ? row * g.ldc : i * g.c_stride);
+    t.bias = g.bias;
+    t.m1 = m;
+    for (const WeightPart& part : g.parts) {
+      t.part = &part;
+      t.packed = part.packed + i * part.stride;
+      t.n1 = part.n;
+      if (m > 0 && part.n > 0) f(t);
+      t.c += part.n;
+      if (t.bias) t.bias += part.n;
+    }
+  }
+}
+
+// Columns first: every task reads its own weights. Rows are divided where there are many.
+void add_tasks(const WeightGemm& g, const Task& whole, int64_t target, std::vector<Task>& tasks) {
+  const int64_t m = whole.m1, n = whole.n1, panels = ceil_div(n, kPanel);
+  const int64_t want = ceil_div(duration(g, *whole.part, m, n), target);
+  const int64_t m_parts = ceil_div(m, kTaskRows);
+  const int64_t n_parts = std::max(ceil_div(n, kTaskColumns), std::min(panels, ceil_div(want, m_parts)));
+  for (int64_t i = 0; i < m_parts; ++i)
+    for (int64_t j = 0; j < n_parts; ++j) {
+      Task t = whole;
+      t.m0 = m * i / m_parts;
+      t.m1 = m * (i + 1) / m_parts;
+      t.n0 = panels * j / n_parts * kPanel;
+      t.n1 = std::min(n, panels * (j + 1) / n_parts * kPanel);
+      tasks.push_back(t);
+    }
+}
+
+}  // namespace
+
+size_t weight_gemm_scratch(const WeightGemm& g) { return prepared(g).bytes; }
+
+void weight_gemm(const WeightGemm& g, ThreadPool& pool, Isa isa) noexcept {
+  const WeightKernels& kernels = weight_kernels(isa);
+  const MicroKernels& floats = micro_kernels(isa);
+  const Prepared p = prepared(g);
+  if (p.bytes > 0) {
+    const int64_t rows = g.offsets ? g.offsets[g.batch] : p.rows;
+    const int64_t grain = std::max<int64_t>(1, kSmallestNs * kFloatsPerNs / std::max<int64_t>(1, g.k));
+    if (pool.size() == 1 || rows * g.k < kInlineNs * kFloatsPerNs || rows <= grain)
+      prepare(g, p, kernels, 0, rows);
+    else
+      pool.run_ranges(rows, std::max(grain, rows / (4 * pool.size())),
+                      [&](int64_t begin, int64_t end, int) { prepare(g, p, kernels, begin, end); });
+  }
+  int64_t total = 0;
+  each_part(g, p, [&](const Task& t) { total += duration(g, *t.part, t.m1, t.n1); });
+  const bool alone = pool.size() == 1 || total < kInlineNs;
+  const int64_t target = alone ? total + 1 : std::max(kSmallestNs, total / (4 * pool.size()));
+  thread_local std::vector<Task> tasks;
+  tasks.clear();
+  each_part(g, p, [&](const Task& t) { add_tasks(g, t, target, tasks); });
+  if (alone) {
+    for (const Task& t : tasks) run_task(g, p, t, kernels, floats);
+  } else {
+    pool.run(static_cast<int64_t>(tasks.size()),
+             [&, list = tasks.data()](int64_t i, int) { run_task(g, p, list[i], kernels, floats); });
+  }
+}
+
+}  // namespace ponder::kernels::cpu

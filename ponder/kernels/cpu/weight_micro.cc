@@ -1,0 +1,555 @@
+#include "ponder/kernels/cpu/weight_micro.h"
+
+#include <array>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "ponder/base/error.h"
+#include "ponder/kernels/backend.h"
+#include "ponder/kernels/cpu/targets.h"
+#include "ponder/kernels/cpu/weight_format.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ponder/kernels/cpu/weight_micro.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+#if HWY_TARGET == HWY_AVX3
+HWY_PUSH_ATTRIBUTES("avx512vnni")  // weight_kernels() asks the CPU
+#endif
+namespace ponder::kernels::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::ScalableTag<float>;
+using DI = hn::RebindToSigned<DF>;
+using DU = hn::RebindToUnsigned<DF>;
+using DB = hn::Repartition<uint8_t, DF>;
+using VF = hn::Vec<DF>;
+using VI = hn::Vec<DI>;
+using VB = hn::Vec<DB>;
+constexpr int kWidth = static_cast<int>(hn::MaxLanes(DF()));
+constexpr int kPanelVecs = kPanel / kWidth;
+
+#define PONDER_UNROLL _Pragma("GCC unroll 16")
+#define PONDER_EACH PONDER_UNROLL for (int i = 0; i < rows; ++i) PONDER_UNROLL for (int v = 0; v < vecs; ++v)
+
+// Tiles of integer products: rows x vectors.
+#if HWY_TARGET == HWY_AVX3
+constexpr int kRows = 6, kVecs = 2, kFewRows = 6, kPlainRows = 6;
+constexpr bool kUnsignedDot = true;
+#else
+constexpr int kRows = 4, kVecs = 2, kFewRows = 1, kPlainRows = 2;
+constexpr bool kUnsignedDot = false;
+#endif
+
+HWY_INLINE hn::Mask<DF> first(int64_t n) { return hn::FirstN(DF(), static_cast<size_t>(n < 0 ? 0 : n)); }
+
+// ---- dot products of four bytes ------------------------------------------------------------------------------------
+// `dot` adds u * a over the four bytes of every lane to a partial sum, `widen` makes lanes of 32 bits of it. Where the
+// CPU has no such instruction, pairs are added in 16 bits; kChain is how many groups fit before they must be widened.
+// Codes of 8 bits do not fit once (255 * 127 * 2): they are taken with their sign (kSigned) and the offset is gone.
+template <Format f>
+constexpr bool kSigned = !kUnsignedDot && f.offset == 128;
+template <Format f>
+constexpr int kOffset = kSigned<f> ? 0 : f.offset;
+
+#if HWY_TARGET == HWY_AVX3
+using Partial = VI;
+template <Format f>
+constexpr int kChain = f.sub / 4;
+template <Format f>
+HWY_INLINE Partial dot(Partial p, VB w, VB a) {
+  return VI{_mm512_dpbusd_epi32(p.raw, w.raw, a.raw)};
+}
+#elif HWY_TARGET == HWY_AVX2
+using Partial = hn::Vec<hn::Repartition<int16_t, DF> >;
+constexpr int kLargestPair = 32767 / (2 * 127);  // largest code whose pair fits
+template <Format f>
+constexpr int kChain = f.offset == 128 ? 1 : kLargestPair / (f.table == Table::fp4 ? 28 : (1 << f.bits) - 1) / 2 * 2;
+template <Format f>
+HWY_INLINE Partial dot(Partial p, VB w, VB a) {
+  __m256i pairs;
+  if constexpr (kSigned<f>)
+    pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w.raw), _mm256_sign_epi8(a.raw, w.raw));
+  else
+    pairs = _mm256_maddubs_epi16(w.raw, a.raw);
+  return Partial{_mm256_add_epi16(p.raw, pairs)};
+}
+HWY_INLINE VI widen(Partial p) { return VI{_mm256_madd_epi16(p.raw, _mm256_set1_epi16(1))}; }
+#else
+using Partial = VI;
+template <Format f>
+constexpr int kChain = f.sub / 4;
+template <Format f>
+HWY_INLINE Partial dot(Partial p, VB w, VB a) {
+  const int8x16_t ws = vreinterpretq_s8_u8(w.raw), as = vreinterpretq_s8_u8(a.raw);
+  const int16x8_t low = vmull_s8(vget_low_s8(ws), vget_low_s8(as)), high = vmull_high_s8(ws, as);
+  return VI{vaddq_s32(p.raw, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)))};
+}
+#endif
+
+// ---- reading a panel -----------------------------------------------------------------------------------------------
+template <Format f>
+HWY_INLINE VB table() {
+  static constexpr std::array<uint8_t, 16> kStored = [] {
+    std::array<uint8_t, 16> stored{};
+    for (size_t i = 0; i < 16; ++i) stored[i] = static_cast<uint8_t>(table_values(f.table)[i] + kOffset<f>);
+    return stored;
+  }();
+  return hn::LoadDup128(DB(), kStored.data());
+}
+
+template <int bits>
+HWY_INLINE VB shift(VB x) {  // bits cross into the neighbouring byte: mask them
+  const hn::Repartition<uint16_t, DF> d16;
+  if constexpr (bits > 0)
+    return hn::BitCast(DB(), hn::ShiftLeft<bits>(hn::BitCast(d16, x)));
+  else if constexpr (bits < 0)
+    return hn::BitCast(DB(), hn::ShiftRight<-bits>(hn::BitCast(d16, x)));
+  else
+    return x;
+}
+
+// Group g of a unit, lanes of the vector that `unit` points into.
+template <Format f, int g>
+HWY_INLINE VB codes(const uint8_t* unit) {
+  const DB d;
+  if constexpr (f.bits == 8) {
+    const VB x = hn::LoadU(d, unit + g * kPanel * 4);
+    if constexpr (kSigned<f>) return hn::Xor(x, hn::Set(d, 0x80));
+    return x;
+  } else {
+    VB x = hn::And(shift<g / 4 * -4>(hn::LoadU(d, unit + f.codes() + g % 4 * kPanel * 4)), hn::Set(d, 15));
+    if constexpr (f.bits == 5) x = hn::Or(x, hn::And(shift<4 - g>(hn::LoadU(d, unit)), hn::Set(d, 0x10)));
+    if constexpr (f.bits == 6)
+      x = hn::Or(x, hn::And(shift<4 - g % 4 * 2>(hn::LoadU(d, unit + g / 4 * kPanel * 4)), hn::Set(d, 0x30)));
+    if constexpr (f.table != Table::none) x = hn::TableLookupBytes(table<f>(), x);
+    return x;
+  }
+}
+
+HWY_INLINE VF load_f16(const uint8_t* p) {
+  const hn::Rebind<uint16_t, DF> d16;
+  const hn::Rebind<hwy::float16_t, DF> dh;
+  return hn::PromoteTo(DF(), hn::BitCast(dh, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p))));
+}
+HWY_INLINE VF load_i8(const uint8_t* p) {
+  const hn::Rebind<int8_t, DF> d8;
+  return hn::ConvertTo(DF(), hn::PromoteTo(DI(), hn::LoadU(d8, reinterpret_cast<const int8_t*>(p))));
+}
+
+// The scales and minima of a block; `block` points at the panel's block, `lane` is the vector's first lane.
+template <Format f>
+HWY_INLINE VF block_scale(const uint8_t* block, int lane) {
+  if constexpr (f.e8m0) {  // 2^(e - 128); below 2^-126 by hand
+    const hn::Rebind<uint8_t, DF> d8;
+    const DU du;
+    const auto e = hn::PromoteTo(du, hn::LoadU(d8, block + lane));
+    const auto tiny = hn::IfThenElse(hn::Eq(e, hn::Zero(du)), hn::Set(du, 0x200000u), hn::Set(du, 0x400000u));
+    const auto bits = hn::ShiftLeft<23>(hn::Sub(e, hn::Set(du, 1u)));
+    return hn::BitCast(DF(), hn::IfThenElse(hn::Gt(e, hn::Set(du, 1u)), bits, tiny));
+  } else {
+    return load_f16(block + lane * 2);
+  }
+}
+template <Format f>
+HWY_INLINE VF sub_scale(const uint8_t* block, int64_t s, int lane, VF scale) {
+  if constexpr (!f.sub_scales()) return scale;
+  return hn::Mul(scale, load_i8(block + f.sub_scales_begin() + s * kPanel + lane));
+}
+template <Format f>
+HWY_INLINE VF sub_minimum(const uint8_t* block, int64_t s, int lane, VF minimum) {
+  if constexpr (!f.sub_scales()) return minimum;
+  return hn::Mul(minimum, load_i8(block + f.sub_minima() + s * kPanel + lane));
+}
+
+// ---- integer products ----------------------------------------------------------------------------------------------
+HWY_INLINE int32_t load_i32(const std::byte* p) {
+  int32_t x;
+  std::memcpy(&x, p, 4);
+  return x;
+}
+HWY_INLINE float load_f32(const std::byte* p) { return std::bit_cast<float>(load_i32(p)); }
+
+// The sums of one sub-block as f32: group `group` of the unit on.
+template <Format f, int group, int rows, int vecs>
+HWY_INLINE void sub_block(const uint8_t* unit, const std::byte* a, int64_t a_stride, const std::byte* sums,
+                          VF (&out)[rows][vecs]) {
+  constexpr int groups = f.sub / 4, chain = kChain<f> < groups ? kChain<f> : groups;
+  VI start[rows];
+  PONDER_UNROLL for (int i = 0; i < rows; ++i) {
+    if constexpr (kOffset<f> == 0)
+      start[i] = hn::Zero(DI());
+    else
+      start[i] = hn::ShiftLeft<std::countr_zero(static_cast<unsigned>(kOffset<f> | 256))>(
+          hn::Set(DI(), load_i32(sums + i * a_stride)));
+  }
+  VI total[rows][vecs];
+  PONDER_EACH total[i][v] = start[i];
+  const auto run_chain = [&]<int begin, int... g>(std::integral_constant<int, begin>, std::integer_sequence<int, g...>)
+      HWY_ATTR {
+    Partial part[rows][vecs];
+#if HWY_TARGET == HWY_AVX2
+    PONDER_EACH part[i][v] = hn::Zero(hn::Repartition<int16_t, DF>());
+#else
+    PONDER_EACH part[i][v] = total[i][v];
+#endif
+    const auto step = [&]<int j>(std::integral_constant<int, j>) HWY_ATTR {
+      VB w[vecs];
+      PONDER_UNROLL for (int v = 0; v < vecs; ++v) w[v] = codes<f, group + j>(unit + v * kWidth * 4);
+      PONDER_UNROLL for (int i = 0; i < rows; ++i) {
+        const VB av = hn::BitCast(DB(), hn::Set(DI(), load_i32(a + i * a_stride + (group + j) * 4)));
+        PONDER_UNROLL for (int v = 0; v < vecs; ++v) part[i][v] = dot<f>(part[i][v], w[v], av);
+      }
+    };
+    (step(std::integral_constant<int, begin + g>()), ...);
+#if HWY_TARGET == HWY_AVX2
+    PONDER_EACH total[i][v] = hn::Add(total[i][v], widen(part[i][v]));
+#else
+    PONDER_EACH total[i][v] = part[i][v];
+#endif
+  };
+  [&]<int... c>(std::integer_sequence<int, c...>) HWY_ATTR {
+    (run_chain(std::integral_constant<int, c * chain>(), std::make_integer_sequence<int, chain>()), ...);
+  }
+  (std::make_integer_sequence<int, groups / chain>());
+  PONDER_EACH out[i][v] = hn::ConvertTo(DF(), total[i][v]);
+}
+
+template <Format f, int rows, int vecs>
+HWY_NOINLINE void integer_tile(const IntegerStrip& s) {
+  const DF d;
+  const int64_t stride = s.layout.bytes();
+  for (int v0 = 0; v0 < kPanelVecs; v0 += vecs) {
+    const int lane = v0 * kWidth;
+    if (lane >= s.n) break;
+    const bool whole = s.n >= lane + vecs * kWidth;
+    float* c = s.c + lane;
+    const std::byte* a = s.a + s.begin * f.block;
+    const std::byte* scales = s.a + s.layout.scales() + s.begin * 4;
+    const std::byte* sums = s.a +
+                            (f.sub == 16   ? s.layout.short_sums()
+                             : f.minimum() ? s.layout.float_sums()
+                                           : s.layout.sums()) +
+                            s.begin * f.subs() * 4;
+    const uint8_t* w = reinterpret_cast<const uint8_t*>(s.w);
+    VF y[rows][vecs];
+    if (!s.add)
+      PONDER_EACH y[i][v] = hn::Zero(d);
+    else if (whole)
+      PONDER_EACH y[i][v] = hn::LoadU(d, c + i * s.ldc + v * kWidth);
+    else
+      PONDER_EACH y[i][v] = hn::MaskedLoad(first(s.n - lane - v * kWidth), d, c + i * s.ldc + v * kWidth);
+    for (int64_t b = s.begin; b < s.end; ++b) {
+      VF scale[vecs], minimum[vecs], t[rows][vecs];
+      PONDER_UNROLL for (int v = 0; v < vecs; ++v) scale[v] = block_scale<f>(w, lane + v * kWidth);
+      if constexpr (f.minimum())
+        PONDER_UNROLL for (int v = 0; v < vecs; ++v) minimum[v] = load_f16(w + f.minima() + (lane + v * kWidth) * 2);
+      PONDER_EACH t[i][v] = hn::Zero(d);
+      const auto add_sub = [&]<int group>(const uint8_t* unit, int64_t sub,
+                                          std::integral_constant<int, group>) HWY_ATTR {
+        VF sum[rows][vecs];
+        sub_block<f, group>(unit, a, stride, sums, sum);
+        PONDER_UNROLL for (int v = 0; v < vecs; ++v) {
+          const VF sv = sub_scale<f>(w, sub, lane + v * kWidth, scale[v]);
+          PONDER_UNROLL for (int i = 0; i < rows; ++i) t[i][v] = hn::MulAdd(sv, sum[i][v], t[i][v]);
+        }
+        if constexpr (f.minimum()) {  // the sums are negated
+          PONDER_UNROLL for (int v = 0; v < vecs; ++v) {
+            const VF zv = sub_minimum<f>(w, sub, lane + v * kWidth, minimum[v]);
+            PONDER_UNROLL for (int i = 0; i < rows; ++i) t[i][v] =
+                hn::MulAdd(zv, hn::Set(d, load_f32(sums + i * stride)), t[i][v]);
+          }
+        }
+        sums += 4;
+      };
+      const uint8_t* unit = w + f.header() + lane * 4;
+      for (int u = 0; u < f.block / 32; ++u, unit += f.unit(), a += 32) {
+        if constexpr (f.sub == 16) {
+          add_sub(unit, 2 * u, std::integral_constant<int, 0>());
+          add_sub(unit, 2 * u + 1, std::integral_constant<int, 4>());
+        } else {
+          add_sub(unit, u, std::integral_constant<int, 0>());
+        }
+      }
+      PONDER_UNROLL for (int i = 0; i < rows; ++i) {
+        const VF av = hn::Set(d, load_f32(scales + i * stride));
+        PONDER_UNROLL for (int v = 0; v < vecs; ++v) y[i][v] = hn::MulAdd(av, t[i][v], y[i][v]);
+      }
+      scales += 4;
+      w += f.panel_block();
+    }
+    if (s.bias) {
+      PONDER_EACH y[i][v] =
+          hn::Add(y[i][v], hn::MaskedLoad(first(s.n - lane - v * kWidth), d, s.bias + lane + v * kWidth));
+    }
+    if (whole)
+      PONDER_EACH hn::StoreU(y[i][v], d, c + i * s.ldc + v * kWidth);
+    else
+      PONDER_EACH hn::BlendedStore(y[i][v], first(s.n - lane - v * kWidth), d, c + i * s.ldc + v * kWidth);
+  }
+}
+
+using IntegerTile = void (*)(const IntegerStrip&);
+template <Format f>
+constexpr std::array<IntegerTile, kRows> kIntegerTiles = []<int... i>(std::integer_sequence<int, i...>) {
+  return std::array<IntegerTile, kRows>{integer_tile<f, i + 1, (i + 1 <= kFewRows ? kPanelVecs : kVecs)>...};
+}
+(std::make_integer_sequence<int, kRows>());
+
+void integer_strip(BlockType type, const IntegerStrip& s) {
+  with_format(type, [&](auto f) { kIntegerTiles<f.value>[static_cast<size_t>(s.rows - 1)](s); });
+}
+
+// ---- numbers as they are ---------------------------------------------------------------------------------------------
+template <BlockType type>
+HWY_INLINE VF load_plain(const std::byte* p) {  // FP8 without its scale
+  const DF d;
+  const hn::Rebind<uint16_t, DF> d16;
+  const uint16_t* halves = reinterpret_cast<const uint16_t*>(p);
+  if constexpr (type == BlockType::f32) {
+    return hn::LoadU(d, reinterpret_cast<const float*>(p));
+  } else if constexpr (type == BlockType::f16) {
+    return load_f16(reinterpret_cast<const uint8_t*>(p));
+  } else if constexpr (type == BlockType::bf16) {
+    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(DU(), hn::LoadU(d16, halves))));
+  } else {
+    // The fields of FP8 moved into those of f16, whose exponents are 8 higher; subnormals are f16's then. The one NaN
+    // of FP8 would be a number.
+    const hn::Rebind<uint8_t, DF> d8;
+    const auto x = hn::PromoteTo(d16, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(p)));
+    const auto low = hn::And(x, hn::Set(d16, 0x7F));
+    const auto sign = hn::ShiftLeft<8>(hn::And(x, hn::Set(d16, 0x80)));
+    const auto magnitude = hn::IfThenElse(hn::Eq(low, hn::Set(d16, 0x7F)), hn::Set(d16, 0x7E00), hn::ShiftLeft<7>(low));
+    const hn::Rebind<hwy::float16_t, DF> dh;
+    return hn::Mul(hn::PromoteTo(d, hn::BitCast(dh, hn::Or(sign, magnitude))), hn::Set(d, 256.f));
+  }
+}
+
+template <BlockType type>
+constexpr int kBytes = type == BlockType::f32   ? 4
+                       : type == BlockType::fp8 ? 1
+                                                : 2;
+
+// `blocks` blocks of kDotBlock side by side (their chains are independent), each of `k` numbers.
+template <BlockType type, int rows, int blocks>
+HWY_INLINE void dot_blocks(const float* a, int64_t lda, const std::byte* w, const float* scales, int64_t k,
+                           VF (&y)[rows][kPanelVecs]) {
+  constexpr int vecs = kPanelVecs;
+  const DF d;
+  constexpr int kRowBytes = kPanel * kBytes<type>;
+  VF sum[blocks][rows][vecs], scale[blocks][vecs];
+  PONDER_UNROLL for (int b = 0; b < blocks; ++b) PONDER_EACH sum[b][i][v] = hn::Zero(d);
+  if constexpr (type == BlockType::fp8)
+    PONDER_UNROLL for (int b = 0; b < blocks; ++b) PONDER_UNROLL for (int v = 0; v < vecs; ++v) scale[b][v] =
+        hn::LoadU(d, scales + b * kPanel + v * kWidth);
+  for (int64_t x = 0; x < k; ++x, w += kRowBytes, ++a) PONDER_UNROLL for (int b = 0; b < blocks; ++b) {
+      VF wv[vecs];
+      PONDER_UNROLL for (int v = 0; v < vecs; ++v) {
+        wv[v] = load_plain<type>(w + b * kDotBlock * kRowBytes + v * kWidth * kBytes<type>);
+        if constexpr (type == BlockType::fp8) wv[v] = hn::Mul(wv[v], scale[b][v]);
+      }
+      PONDER_UNROLL for (int i = 0; i < rows; ++i) {
+        const VF av = hn::Set(d, a[i * lda + b * kDotBlock]);
+        PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[b][i][v] = hn::MulAdd(av, wv[v], sum[b][i][v]);
+      }
+    }
+  PONDER_UNROLL for (int b = 0; b < blocks; ++b) PONDER_EACH y[i][v] = hn::Add(y[i][v], sum[b][i][v]);
+}
+
+template <BlockType type, int rows>
+HWY_NOINLINE void plain_tile(const PlainStrip& s) {
+  constexpr int vecs = kPanelVecs, blocks = rows == 1 ? (vecs == 2 ? 4 : 2) : rows <= 3 && vecs == 2 ? 2 : 1;
+  constexpr int64_t kBlockBytes = kDotBlock * kPanel * kBytes<type>;
+  const DF d;
+  VF y[rows][vecs];
+  PONDER_EACH y[i][v] = hn::Zero(d);
+  const float* scales = reinterpret_cast<const float*>(s.w + s.k * kPanel);  // FP8
+  const float* a = s.a;
+  const std::byte* w = s.w;
+  int64_t k = 0;
+  for (; k + blocks * kDotBlock <= s.k; k += blocks * kDotBlock) {
+    dot_blocks<type, rows, blocks>(a + k, s.lda, w, scales, kDotBlock, y);
+    w += blocks * kBlockBytes;
+    scales += blocks * kPanel;
+  }
+  for (; k < s.k; k += kDotBlock) {
+    dot_blocks<type, rows, 1>(a + k, s.lda, w, scales, s.k - k < kDotBlock ? s.k - k : kDotBlock, y);
+    w += kBlockBytes;
+    scales += kPanel;
+  }
+  PONDER_EACH {
+    const auto mask = first(s.n - v * kWidth);
+    if (s.bias) y[i][v] = hn::Add(y[i][v], hn::MaskedLoad(mask, d, s.bias + v * kWidth));
+    hn::BlendedStore(y[i][v], mask, d, s.c + i * s.ldc + v * kWidth);
+  }
+}
+
+template <BlockType type>
+void plain_rows(const PlainStrip& s) {
+  static constexpr auto kTiles = []<int... i>(std::integer_sequence<int, i...>) {
+    return std::array<void (*)(const PlainStrip&), kPlainRows>{plain_tile<type, i + 1>...};
+  }
+  (std::make_integer_sequence<int, kPlainRows>());
+  kTiles[static_cast<size_t>(s.rows - 1)](s);
+}
+void plain_strip(BlockType type, const PlainStrip& s) {
+  if (type == BlockType::f16) return plain_rows<BlockType::f16>(s);
+  if (type == BlockType::bf16) return plain_rows<BlockType::bf16>(s);
+  plain_rows<BlockType::fp8>(s);
+}
+
+// ---- expansion -------------------------------------------------------------------------------------------------------
+// Number i of every group of four: s * code - z, where s * code is exact.
+template <Format f, int i>
+HWY_INLINE void expand_number(VB codes, VF s, VF z, float* out) {
+  const DU du;
+  VI c;
+  if constexpr (kSigned<f>)
+    c = hn::ShiftRight<24>(hn::BitCast(DI(), hn::ShiftLeft<24 - 8 * i>(hn::BitCast(du, codes))));
+  else
+    c = hn::Sub(hn::BitCast(DI(), hn::And(hn::ShiftRight<8 * i>(hn::BitCast(du, codes)), hn::Set(du, 255u))),
+                hn::Set(DI(), kOffset<f>));
+  const VF x = hn::ConvertTo(DF(), c);
+  hn::StoreU(f.minimum() ? hn::MulSub(s, x, z) : hn::Mul(s, x), DF(), out + i * kPanel);
+}
+template <Format f, int g>
+HWY_INLINE void expand_groups(const uint8_t* unit, VF s, VF z, float* out) {  // four from g on
+  if constexpr (g % 4 != 3) expand_groups<f, g + 1>(unit, s, z, out);
+  const VB c = codes<f, g>(unit);
+  out += 4 * g * kPanel;
+  expand_number<f, 0>(c, s, z, out);
+  expand_number<f, 1>(c, s, z, out);
+  expand_number<f, 2>(c, s, z, out);
+  expand_number<f, 3>(c, s, z, out);
+}
+
+template <Format f>
+void expand_blocks(const std::byte* panel, int64_t begin, int64_t end, float* out) {
+  const uint8_t* w = reinterpret_cast<const uint8_t*>(panel) + begin / f.block * f.panel_block();
+  for (int64_t b = begin; b < end; b += f.block, w += f.panel_block())
+    for (int u = 0; u < f.block / 32; ++u, out += 32 * kPanel)
+      for (int lane = 0; lane < kPanel; lane += kWidth) {
+        const uint8_t* unit = w + f.header() + u * f.unit() + lane * 4;
+        const VF scale = block_scale<f>(w, lane);
+        VF minimum = hn::Zero(DF());
+        if constexpr (f.minimum()) minimum = load_f16(w + f.minima() + lane * 2);
+        const int sub = u * 32 / f.sub;
+        const VF z = sub_minimum<f>(w, sub, lane, minimum);
+        expand_groups<f, 0>(unit, sub_scale<f>(w, sub, lane, scale), z, out + lane);
+        expand_groups<f, 4>(unit, sub_scale<f>(w, sub + (f.sub == 16), lane, scale), z, out + lane);
+      }
+}
+
+template <BlockType type>
+void expand_numbers(const std::byte* panel, int64_t k, int64_t begin, int64_t end, float* out) {
+  const DF d;
+  const float* scales = reinterpret_cast<const float*>(panel + k * kPanel);  // FP8
+  for (int64_t x = begin; x < end; ++x, out += kPanel)
+    for (int v = 0; v < kPanelVecs; ++v) {
+      VF y = load_plain<type>(panel + (x * kPanel + v * kWidth) * kBytes<type>);
+      if constexpr (type == BlockType::fp8)
+        y = hn::Mul(y, hn::LoadU(d, scales + x / kScaleBlock * kPanel + v * kWidth));
+      hn::StoreU(y, d, out + v * kWidth);
+    }
+}
+
+void expand(BlockType type, const std::byte* panel, int64_t k, int64_t begin, int64_t end, float* out) {
+  switch (type) {
+    case BlockType::f32: return expand_numbers<BlockType::f32>(panel, k, begin, end, out);
+    case BlockType::f16: return expand_numbers<BlockType::f16>(panel, k, begin, end, out);
+    case BlockType::bf16: return expand_numbers<BlockType::bf16>(panel, k, begin, end, out);
+    case BlockType::fp8: return expand_numbers<BlockType::fp8>(panel, k, begin, end, out);
+    default: with_format(type, [&](auto f) { expand_blocks<f.value>(panel, begin, end, out); });
+  }
+}
+
+// ---- activations -----------------------------------------------------------------------------------------------------
+void quantize(const float* x, const QuantizedRow& layout, std::byte* row) {
+  const DF d;
+  const DI di;
+  const hn::Rebind<int8_t, DF> d8;
+  int8_t* codes = reinterpret_cast<int8_t*>(row);
+  float* scales = reinterpret_cast<float*>(row + layout.scales());
+  int32_t* sums = reinterpret_cast<int32_t*>(row + layout.sums());
+  float* float_sums = reinterpret_cast<float*>(row + layout.float_sums());
+  int32_t* short_sums = layout.width == 256 ? reinterpret_cast<int32_t*>(row + layout.short_sums()) : nullptr;
+  for (int64_t b = 0; b < layout.k; b += layout.width) {
+    // As integers, the bits of magnitudes have the order of the magnitudes, infinity and NaN above all others.
+    VI largest = hn::Zero(di);
+    for (int i = 0; i < layout.width; i += kWidth)
+      largest = hn::Max(largest, hn::BitCast(di, hn::Abs(hn::LoadU(d, x + b + i))));
+    const float scale = std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(di, largest))) / 127.f;
+    float inverse = 1.f / scale;
+    const bool usable = inverse > 0.f && inverse <= 0x1.fffffep127f;
+    *scales++ = scale;
+    for (int i = 0; i < layout.width; i += 32) {
+      int32_t halves[2];
+      for (int h = 0; h < 2; ++h) {
+        VI sum = hn::Zero(di);
+        for (int j = 16 * h; j < 16 * h + 16; j += kWidth) {
+          VI q = hn::Zero(di);
+          if (usable) q = hn::NearestInt(hn::Mul(hn::LoadU(d, x + b + i + j), hn::Set(d, inverse)));
+          sum = hn::Add(sum, q);
+          hn::StoreU(hn::DemoteTo(d8, q), d8, codes + b + i + j);
+        }
+        halves[h] = -hn::GetLane(hn::SumOfLanes(di, sum));
+      }
+      *sums++ = halves[0] + halves[1];
+      *float_sums++ = static_cast<float>(halves[0] + halves[1]);
+      if (!short_sums) continue;
+      *short_sums++ = halves[0];
+      *short_sums++ = halves[1];
+    }
+  }
+}
+
+void round_bf16(const float* x, int64_t k, float* y) {
+  const hn::ScalableTag<float> d;
+  const DU du;
+  int64_t i = 0;
+  for (; i + kWidth <= k; i += kWidth) {
+    const auto v = hn::LoadU(d, x + i);
+    const auto u = hn::BitCast(du, v);
+    const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
+    const auto rounded = hn::Add(u, hn::Add(odd, hn::Set(du, 0x7FFFu)));
+    const auto nan = hn::Or(u, hn::Set(du, 0x400000u));
+    const auto bits = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), nan, rounded);
+    hn::StoreU(hn::BitCast(d, hn::And(bits, hn::Set(du, 0xFFFF0000u))), d, y + i);
+  }
+  for (; i < k; ++i) y[i] = bf16_to_f32(f32_to_bf16(x[i]));
+}
+
+constexpr WeightKernels kWeightKernels{kRows, kPlainRows, integer_strip, plain_strip, expand, quantize, round_bf16};
+
+}  // namespace ponder::kernels::cpu::HWY_NAMESPACE
+#if HWY_TARGET == HWY_AVX3
+HWY_POP_ATTRIBUTES
+#endif
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ponder::kernels::cpu {
+
+const WeightKernels& weight_kernels(Isa isa) {
+  switch (isa) {
+#if HWY_TARGETS & HWY_AVX3
+    case Isa::avx512:  // the first CPUs with AVX-512 have no dot products of bytes; AVX2's serve them well
+      return __builtin_cpu_supports("avx512vnni") ? N_AVX3::kWeightKernels : N_AVX2::kWeightKernels;
+#endif
+#if HWY_TARGETS & HWY_AVX2
+    case Isa::avx2: return N_AVX2::kWeightKernels;
+#endif
+#if HWY_TARGETS & HWY_NEON
+    case Isa::neon: return N_NEON::kWeightKernels;
+#endif
+    default: break;
+  }
+  PONDER_CHECK(false, "products with stored weights were not built for {}", isa_name(isa));
+  return HWY_STATIC_DISPATCH(kWeightKernels);
+}
+
+}  // namespace ponder::kernels::cpu
+#endif

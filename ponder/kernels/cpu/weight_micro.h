@@ -1,0 +1,64 @@
+// The inner parts of products with stored weights, compiled once per instruction set (weight_micro.cc). Each works on
+// one panel of packed weights (weight_format.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ponder/kernels/cpu/isa.h"
+#include "ponder/tensor/quantized.h"
+
+namespace ponder::kernels::cpu {
+
+// A row of activations in whole numbers: codes, a scale for every block of `width`, and what products with an offset or
+// a minimum need: the negated sums of codes over 32 and (wide blocks) over 16 numbers.
+struct QuantizedRow {
+  int64_t k;
+  int width;  // 32 or 256
+
+  int64_t scales() const { return (k + 3) / 4 * 4; }                // f32 [k / width], bytes from the start
+  int64_t sums() const { return scales() + k / width * 4; }         // int32 [k / 32]
+  int64_t float_sums() const { return sums() + k / 32 * 4; }        // the same as f32
+  int64_t short_sums() const { return float_sums() + k / 32 * 4; }  // int32 [k / 16]
+  int64_t bytes() const {                                           // a multiple of a cache line
+    return (short_sums() + (width == 256 ? k / 16 * 4 : 0) + 63) / 64 * 64;
+  }
+};
+
+// C[i, j] = start + sum_k A[i, k] W[j, k] (+ bias[j]) over some blocks, for the n <= 32 columns of a panel.
+struct IntegerStrip {
+  const std::byte* a;  // the first of `rows` rows, a.bytes() apart
+  QuantizedRow layout;
+  int rows;            // <= integer_rows
+  const std::byte* w;  // the panel at block `begin`
+  int64_t begin, end;  // blocks of the weights' type, which are the rows' too
+  float* c;
+  int64_t ldc, n;
+  bool add;           // start = C instead of +0
+  const float* bias;  // may be null
+};
+// The same for numbers stored as they are, over all of k.
+struct PlainStrip {
+  const float* a;
+  int64_t lda;
+  int rows;  // <= plain_rows
+  const std::byte* w;
+  int64_t k;
+  float* c;
+  int64_t ldc, n;
+  const float* bias;
+};
+
+struct WeightKernels {
+  int integer_rows, plain_rows;  // the height of a full tile; of the highest that is worth it
+  void (*integer_strip)(BlockType, const IntegerStrip&);
+  void (*plain_strip)(BlockType, const PlainStrip&);  // not F32, which is what the strips of gemm_micro.h want
+  // Numbers begin .. end - 1 along k of a panel, exactly, as [end - begin][32]. Both are whole blocks, or multiples of
+  // 128 or k.
+  void (*expand)(BlockType, const std::byte* panel, int64_t k, int64_t begin, int64_t end, float* out);
+  void (*quantize)(const float* x, const QuantizedRow&, std::byte* row);
+  void (*round_bf16)(const float* x, int64_t k, float* y);
+};
+const WeightKernels& weight_kernels(Isa isa);
+
+}  // namespace ponder::kernels::cpu

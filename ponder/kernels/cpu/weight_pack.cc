@@ -1,0 +1,139 @@
+#include "ponder/kernels/cpu/weight_pack.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "ponder/base/error.h"
+#include "ponder/kernels/cpu/weight_format.h"
+#include "ponder/kernels/ref/blocks.h"
+
+namespace ponder::kernels::cpu {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The rows of W that a panel holds; null beyond the last.
+using Rows = std::array<const std::byte*, kPanel>;
+
+template <class T>
+void pack_numbers(const Rows& rows, int64_t k, std::byte* out) {
+  constexpr int64_t kStep = 64;  // a cache line or more of every row at a time
+  T* to = reinterpret_cast<T*>(out);
+  for (int64_t begin = 0; begin < k; begin += kStep)
+    for (int j = 0; j < kPanel; ++j) {
+      const std::byte* from = rows[static_cast<size_t>(j)];
+      for (int64_t i = begin; i < std::min(k, begin + kStep); ++i) {
+        T x{};  // copied as bytes: a file aligns nothing
+        if (from) std::memcpy(&x, from + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
+        to[i * kPanel + j] = x;
+      }
+    }
+}
+
+// What is stored for a code: itself plus the offset, or its place in the table.
+template <Format f>
+constexpr std::array<uint8_t, 256> stored_codes() {
+  std::array<uint8_t, 256> stored{};
+  for (int c = -128; c < 128; ++c) stored[static_cast<uint8_t>(c)] = static_cast<uint8_t>(c + f.offset);
+  if (f.table != Table::none)
+    for (int i = 15; i >= 0; --i)
+      stored[static_cast<uint8_t>(table_values(f.table)[static_cast<size_t>(i)])] = static_cast<uint8_t>(i);
+  return stored;
+}
+
+uint32_t four(const uint8_t* p) {
+  uint32_t w;
+  std::memcpy(&w, p, 4);
+  return w;
+}
+void or_four(std::byte* p, uint32_t bits) {
+  uint32_t w;
+  std::memcpy(&w, p, 4);
+  w |= bits;
+  std::memcpy(p, &w, 4);
+}
+
+// One lane of 32 numbers; the unit was zero.
+template <Format f>
+void pack_unit(const uint8_t* code, std::byte* lane) {
+  for (int g = 0; g < 8; ++g) {
+    const uint32_t w = four(code + 4 * g);
+    if constexpr (f.bits == 8) {
+      or_four(lane + g * kPanel * 4, w);
+    } else {
+      or_four(lane + f.codes() + g % 4 * kPanel * 4, (w & 0x0F0F0F0Fu) << g / 4 * 4);
+      if constexpr (f.bits == 5) or_four(lane, (w >> 4 & 0x01010101u) << g);
+      if constexpr (f.bits == 6) or_four(lane + g / 4 * kPanel * 4, (w >> 4 & 0x03030303u) << g % 4 * 2);
+    }
+  }
+}
+
+template <Format f>
+void pack_blocks(BlockType type, const Rows& rows, int64_t k, std::byte* out) {
+  static constexpr std::array<uint8_t, 256> kStored = stored_codes<f>();
+  const int64_t bytes = block_spec(type).bytes;
+  for (int64_t b = 0; b < k / f.block; ++b, out += f.panel_block()) {
+    std::memset(out, 0, f.panel_block());
+    for (int j = 0; j < kPanel; ++j) {
+      if (!rows[static_cast<size_t>(j)]) continue;
+      const std::byte* block = rows[static_cast<size_t>(j)] + b * bytes;
+      std::memcpy(out + j * f.scale_bytes(), block + f.scale_at, f.scale_bytes());
+      if constexpr (f.minimum()) {
+        std::byte* to = out + f.minima() + j * 2;
+        std::memcpy(to, block + f.minimum_at, 2);
+        if (f.minimum_negated) to[1] ^= std::byte{0x80};
+      }
+      BlockParts parts;
+      split_block(type, block, parts);
+      if constexpr (f.sub_scales()) {
+        for (int s = 0; s < f.subs(); ++s) {
+          out[f.sub_scales_begin() + s * kPanel + j] = static_cast<std::byte>(parts.sub_scale[s]);
+          if (f.minimum()) out[f.sub_minima() + s * kPanel + j] = static_cast<std::byte>(parts.sub_minimum[s]);
+        }
+      }
+      uint8_t code[f.block];
+      for (int i = 0; i < f.block; ++i) code[i] = kStored[static_cast<uint8_t>(parts.code[i])];
+      for (int u = 0; u < f.block / 32; ++u) pack_unit<f>(code + 32 * u, out + f.header() + u * f.unit() + j * 4);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t panel_bytes(BlockType type, int64_t k) {
+  int64_t bytes = 0;
+  if (with_format(type, [&](auto f) { bytes = k / f.value.block * f.value.panel_block(); })) return bytes;
+  bytes = k * block_spec(type).bytes * kPanel;
+  return type == BlockType::fp8 ? bytes + ceil_div(k, kScaleBlock) * kPanel * static_cast<int64_t>(sizeof(float))
+                                : bytes;
+}
+
+size_t packed_weight_bytes(BlockType type, int64_t n, int64_t k) {
+  return static_cast<size_t>(ceil_div(ceil_div(n, kPanel) * panel_bytes(type, k), 64) * 64);
+}
+
+void pack_weights(const Quantized& w, const int32_t* order, std::byte* packed) noexcept {
+  const int64_t k = w.cols;
+  for (int64_t p = 0; p < w.rows; p += kPanel, packed += panel_bytes(w.type, k)) {
+    Rows rows{};
+    float* scales = w.type == BlockType::fp8 ? reinterpret_cast<float*>(packed + k * kPanel) : nullptr;
+    for (int j = 0; j < kPanel; ++j) {
+      const bool inside = p + j < w.rows;
+      const int64_t r = inside && order ? order[p + j] : p + j;
+      if (inside) rows[static_cast<size_t>(j)] = w.row(r);
+      if (!scales) continue;
+      for (int64_t b = 0; b < ceil_div(k, kScaleBlock); ++b)
+        scales[b * kPanel + j] = inside ? w.scales[(w.first_row + r) / kScaleBlock * w.scales_ld + b] : 0.f;
+    }
+    switch (w.type) {
+      case BlockType::f32: pack_numbers<uint32_t>(rows, k, packed); break;
+      case BlockType::f16:
+      case BlockType::bf16: pack_numbers<uint16_t>(rows, k, packed); break;
+      case BlockType::fp8: pack_numbers<uint8_t>(rows, k, packed); break;
+      default: with_format(w.type, [&](auto f) { pack_blocks<f.value>(w.type, rows, k, packed); });
+    }
+  }
+}
+
+}  // namespace ponder::kernels::cpu
