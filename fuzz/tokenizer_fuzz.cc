@@ -1,17 +1,79 @@
-// Any bytes as a tokenizer.json: a tokenizer that encodes its own decoded text, or an Error.
+// Any bytes as a tokenizer.json, and as GGUF metadata of a vocabulary: a tokenizer that encodes and decodes any text, or
+// an Error.
+#include <algorithm>
 #include <array>
 #include <string_view>
 
 #include "ponder/base/error.h"
+#include "ponder/base/utf8.h"
+#include "ponder/text/bpe_gguf.h"
 #include "ponder/text/tokenizer.h"
 
+namespace {
+
+using namespace ponder::text;
+
+// No text may crash a tokenizer; what it decodes is UTF-8; ids outside mean nothing.
+void use(const Tokenizer& t, std::string_view text) {
+  const std::array<int32_t, 6> odd = {0, 1, -1, 2, t.vocab_size(), INT32_MAX};
+  if (!ponder::is_utf8(t.decode(odd, true))) __builtin_trap();
+  for (const auto specials : {Specials::recognise, Specials::ignore}) {
+    try {
+      const auto ids = t.encode(text, specials);
+      if (!ponder::is_utf8(t.decode(ids))) __builtin_trap();
+      for (const int32_t id : ids) {
+        if (id < 0 || id >= t.vocab_size()) __builtin_trap();
+      }
+    } catch (const ponder::Error&) {  // a word that WordLevel does not know
+    }
+  }
+}
+
+// Lines: pre, a line of token types (digits), tokens (each "\t" begins one), merges (likewise), then the text.
+void use_gguf(std::string_view data) {
+  const auto line = [&] {
+    const size_t end = std::min(data.find('\n'), data.size());
+    const std::string_view out = data.substr(0, end);
+    data.remove_prefix(std::min(end + 1, data.size()));
+    return out;
+  };
+  GgufVocabulary v{.pre = std::string(line())};
+  for (const char c : line()) v.token_types.push_back(c - '0');
+  v.tokens = byte_alphabet();
+  const auto list = [&](std::string_view items, std::vector<std::string>& to) {
+    while (!items.empty()) {
+      const size_t end = std::min(items.find('\t'), items.size());
+      to.emplace_back(items.substr(0, end));
+      items.remove_prefix(std::min(end + 1, items.size()));
+    }
+  };
+  list(line(), v.tokens);
+  list(line(), v.merges);
+  if (!v.token_types.empty()) v.token_types.resize(v.tokens.size(), GgufVocabulary::kNormal);
+  std::rotate(v.token_types.begin(), v.token_types.begin() + static_cast<std::ptrdiff_t>(v.token_types.size() / 2),
+              v.token_types.end());
+  v.bos = data.size() % 300;
+  const auto t = tokenizer_from_gguf(v, "fuzz");
+  use(*t, data);
+  // What is written reads back as the same tokenizer.
+  const auto again = parse_tokenizer(t->to_json(), "again");
+  const auto rows = gguf_vocabulary(*t, t->vocab_size() + 2);
+  const auto back = tokenizer_from_gguf(rows, "back");
+  if (again->encode(data) != t->encode(data) || back->encode(data) != t->encode(data)) __builtin_trap();
+}
+
+}  // namespace
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace ponder::text;
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   try {
     const auto tokenizer = parse_tokenizer(text, "fuzz");
-    tokenizer->decode(std::array<int32_t, 5>{0, 1, -1, 2, tokenizer->vocab_size()});
+    use(*tokenizer, text);
     if (parse_tokenizer(tokenizer->to_json(), "again")->to_json() != tokenizer->to_json()) __builtin_trap();
+  } catch (const ponder::Error&) {
+  }
+  try {
+    use_gguf(text);
   } catch (const ponder::Error&) {
   }
   static const ByteLevel bytes;

@@ -1,9 +1,8 @@
-// model init, model show, model verify.
+// model show, model verify.
 #include <cmath>
 
 #include "ponder/app/commands.h"
 #include "ponder/app/machine.h"
-#include "ponder/app/model_shape.h"
 #include "ponder/app/model_source.h"
 #include "ponder/app/options.h"
 #include "ponder/app/table.h"
@@ -87,57 +86,6 @@ Verified verify(const std::string& folder, const Machine& machine) {
 }
 
 }  // namespace
-
-ModelShape read_shape(const std::string& path, const std::vector<std::string>& sets) {
-  ModelShape out;
-  const std::string config = is_folder(path) ? join_path(path, "config.json") : path;
-  if (config.ends_with(".json")) {
-    if (!sets.empty()) throw_error(Exit::usage, "--set changes recipes; {} is a config.json", config);
-    out.config = read_config(config);
-    return out;
-  }
-  Recipe recipe = Recipe::load(path);
-  recipe.read_environment();
-  for (const std::string& set : sets) recipe.set(set);
-  // The first stage with a shape has the model; its task has the vocabulary.
-  bool found = false;
-  for (Recipe& stage : recipe.stages()) {
-    StageRecipe r(stage.peek("type").value_or("pretrain"));
-    stage.bind(r);
-    if (r.type == "pretrain") out.pretrain = r.optim, out.batch_tokens = r.pretrain.batch_tokens;
-    if (r.type == "rl") out.rl = r.optim;
-    if (found || !r.model.path.empty()) continue;
-    found = true;
-    out.config = r.model.config;
-    out.bytes = r.on_text() && out.config.vocab_size == 0;
-    if (out.bytes)
-      out.config.vocab_size = text::ByteLevel().vocab_size();
-    else if (out.config.vocab_size == 0)
-      out.task = tasks::make_task(r.task), out.config.vocab_size = out.task->tokenizer().vocab_size();
-  }
-  if (!found) throw_error(Exit::data, "{}: its model comes from a folder ([model] path); name that folder", path);
-  model::validate(out.config);
-  return out;
-}
-
-int model_init_command(const Arguments& args) {
-  const std::string& folder = args.positional[1];
-  const std::string type = args.text("type", "f32");
-  if (type != "f32" && type != "bf16") throw_error(Exit::usage, "--type {}: f32 and bf16 exist", type);
-  const auto seed = static_cast<uint64_t>(args.integer("seed", 42, 0, INT64_MAX));
-  const ModelShape shape = read_shape(args.positional[0], args.all("set"));
-  if (path_exists(folder) && (!is_folder(folder) || !list_folder(folder).empty()))
-    throw_error(Exit::data, "{} is there already; name a new folder (nothing is overwritten)", folder);
-  model::Model model(shape.config, {});
-  model.params().initialize(seed);
-  make_folders(folder);
-  model::save_model(model, folder, type == "bf16" ? DType::bf16 : DType::f32);
-  if (shape.task) tasks::save_task(*shape.task, folder);
-  if (shape.bytes) text::ByteLevel().save(join_path(folder, "tokenizer.json"));
-  log_info("{}: {} with {} random parameters as {}, seed {}", folder, shape.config.model_type,
-           format_grouped(model.params().count()), type, seed);
-  return 0;
-}
 
 int model_show_command(const Arguments& args) {
   const std::string folder = resolve_model(args.positional[0]);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace ponder::model {
 
@@ -19,10 +20,10 @@ Block::Block(Params& params, const ModelConfig& c, int layer, MlaForm form) : ep
 }
 
 Tensor Block::forward(ops::Ctx& ctx, const Tensor& x, const Batch& batch, const ops::RopeTable& rope,
-                      Observed* observed) const {
+                      Observed* observed, Tensor into) const {
   const Tensor h = ops::add(ctx, x, attention_->forward(ctx, ops::rms_norm(ctx, x, *attn_norm_, eps_), batch, rope));
   const Tensor y = ops::rms_norm(ctx, h, *ffn_norm_, eps_);
-  return ops::add(ctx, h, moe_ ? moe_->forward(ctx, y, batch.spans, observed) : mlp_->forward(ctx, y));
+  return ops::add(ctx, h, moe_ ? moe_->forward(ctx, y, batch.spans, observed) : mlp_->forward(ctx, y), into);
 }
 
 Model::Model(ModelConfig config, const ModelOptions& options)
@@ -63,6 +64,18 @@ int64_t positions_needed(const Batch& b) {
 Tensor Model::body(ops::Ctx& ctx, const Batch& batch, Observed* observed) const {
   const ops::RopeTable rope = rope_.table(positions_needed(batch));
   Tensor x = ops::embed(ctx, *embedding_, batch.tokens);
+  if (!ctx.tape && !(observed && observed->residuals)) {
+    // Nothing of a layer is read again: all layers take turns in the same memory, which stays in the cache and needs no
+    // fresh pages (measured: a prompt of 512 tokens through SmolLM2 spent 44 % of its time on clearing pages).
+    Tensor next = ctx.empty({x.rows(), x.cols()});
+    for (const auto& block : blocks_) {
+      const Arena::Mark mark = ctx.arena.mark();
+      block->forward(ctx, x, batch, rope, observed, next);
+      ctx.arena.release(mark);
+      std::swap(x, next);
+    }
+    return x;
+  }
   for (const auto& block : blocks_) {
     x = block->forward(ctx, x, batch, rope, observed);
     if (observed && observed->residuals) observed->residuals->push_back(x);

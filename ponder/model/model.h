@@ -38,8 +38,9 @@ struct Observed {
 class Block {
  public:
   Block(Params& params, const ModelConfig& config, int layer, MlaForm form);
-  Tensor forward(ops::Ctx& ctx, const Tensor& x_TD, const Batch& batch, const ops::RopeTable& rope,
-                 Observed* observed) const;
+  // `into`: where the result is wanted; empty: anywhere.
+  Tensor forward(ops::Ctx& ctx, const Tensor& x_TD, const Batch& batch, const ops::RopeTable& rope, Observed* observed,
+                 Tensor into_TD = {}) const;
   const Moe* moe() const { return moe_.get(); }
 
  private:

@@ -15,7 +15,7 @@
 namespace ponder::ops {
 
 Tensor embed(Ctx& ctx, Param& table_VD, std::span<const int32_t> ids_T);
-Tensor add(Ctx& ctx, const Tensor& a_TD, const Tensor& b_TD);
+Tensor add(Ctx& ctx, const Tensor& a_TD, const Tensor& b_TD, Tensor into_TD = {});  // `into`: where y is wanted
 Tensor gather_rows(Ctx& ctx, const Tensor& x_TD, std::span<const int32_t> rows_R);  // distinct rows
 Tensor concat(Ctx& ctx, const Tensor& a_TD, const Tensor& b_TE);                    // [a | b]
 

@@ -49,11 +49,12 @@ void pass_gradient(Ctx& ctx, Tape& tape, const Tensor& dy, const Tensor& x) {
 }
 }  // namespace
 
-Tensor add(Ctx& ctx, const Tensor& a, const Tensor& b) {
+Tensor add(Ctx& ctx, const Tensor& a, const Tensor& b, Tensor into) {
   const int64_t rows = a.rows(), d = a.cols();
   PONDER_CHECK(b.rows() == rows && b.cols() == d, "add: {} and {}", a.shape_string(), b.shape_string());
-  Tensor y = ctx.empty({rows, d});
-  ctx.backend.add({.rows = rows, .d = d, .a = a.f32(), .lda = a.ld, .b = b.f32(), .ldb = b.ld, .y = y.f32(), .ldy = d});
+  const Tensor y = into ? into : ctx.empty({rows, d});
+  ctx.backend.add(
+      {.rows = rows, .d = d, .a = a.f32(), .lda = a.ld, .b = b.f32(), .ldb = b.ld, .y = y.f32(), .ldy = y.ld});
   if (ctx.tape)
     ctx.tape->record([=](Ctx& ctx, Tape& tape) {
       const Tensor dy = tape.grad(y);
