@@ -5,10 +5,10 @@
 #include <cmath>
 
 #include "ponder/base/file.h"
+#include "ponder/engine/generate.h"
 #include "ponder/model/convert.h"
 #include "ponder/model/weights.h"
 #include "tests/shared.h"
-#include "tests/tiny_models.h"
 
 namespace ponder {
 namespace {
@@ -100,6 +100,37 @@ TEST_P(GoldenStored, LogitsAsExpectedAndAsExpandedWeightsGive) {
     const auto trainable = model::load_model(GetParam().model, {.mla_form = form});
     EXPECT_TRUE(logits == logits_of(m, *trainable, expected.at("input_ids")));
     if (!stored->config().mla()) break;
+  }
+}
+
+// Multi-token prediction proposes, the model decides: the same tokens as without it, greedy and sampled.
+TEST_P(GoldenStored, SpeculativeIsPlain) {
+  Machine m;
+  const auto model = stored_model(m, GetParam().model, MlaForm::absorbed);
+  if (model->mtp_modules() == 0) GTEST_SKIP() << "no MTP";
+  const auto generate = [&](bool draft, float temperature, engine::EngineStats& stats) {
+    engine::Engine engine(*model, *m.backend, {.pages = 64, .max_sequences = 8, .draft = draft});
+    std::vector<engine::Request> requests;
+    for (int32_t i = 0; i < 4; ++i) {
+      engine::Request r{.prompt = {5 + i, 9, 2 * i}, .seeds = {1, 2}, .max_new_tokens = 60};
+      r.sampling.temperature = temperature;
+      requests.push_back(std::move(r));
+    }
+    auto answers = engine::generate(engine, std::move(requests));
+    stats = engine.stats();
+    return answers;
+  };
+  for (const float temperature : {0.f, 1.f}) {
+    engine::EngineStats plain, drafted;
+    const auto a = generate(false, temperature, plain), b = generate(true, temperature, drafted);
+    for (size_t i = 0; i < a.size(); ++i)
+      for (size_t j = 0; j < a[i].size(); ++j) {
+        EXPECT_EQ(a[i][j].tokens, b[i][j].tokens);
+        EXPECT_EQ(a[i][j].logp, b[i][j].logp);
+      }
+    EXPECT_GT(drafted.drafted, 0);
+    std::printf("%s: temperature %.0f, %lld of %lld drafts accepted\n", GetParam().model.filename().c_str(),
+                temperature, static_cast<long long>(drafted.accepted), static_cast<long long>(drafted.drafted));
   }
 }
 

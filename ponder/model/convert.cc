@@ -167,7 +167,9 @@ void fill_stack(const WeightSource& source, const Stack& stack, ThreadPool& pool
     const RowWriter write(t, stack.type);
     const int64_t rows = t.shape[0];
     // Repeated rows (random_source) are rounded once.
-    const int64_t distinct = t.row_order.empty() || t.matrix.rows >= rows ? rows : t.matrix.rows;
+    bool repeats = !t.row_order.empty() && t.matrix.rows < rows;
+    for (int64_t i = 0; repeats && i < t.matrix.rows; ++i) repeats = t.stored_row(i) == i;
+    const int64_t distinct = repeats ? t.matrix.rows : rows;
     pool.run_ranges(distinct, 16, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i)
         write(i, to + (order.empty() ? i : order[static_cast<size_t>(i)]) * write.row_bytes());

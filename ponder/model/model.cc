@@ -34,12 +34,14 @@ Model::Model(ModelConfig config, const ModelOptions& options)
   embedding_ = &params_.matrix("embed", {{"model.embed_tokens.weight", 0, {v, d}}}, v, d, config_.init_embedding_std);
   embedding_->looked_up = true;
   embedding_->multiplied = config_.tie_word_embeddings;
+  if (!embedding_->multiplied) embedding_->visited = 0;
   for (int l = 0; l < config_.num_hidden_layers; ++l)
     blocks_.push_back(std::make_unique<Block>(params_, config_, l, form_));
   final_norm_ = &params_.vector("norm", {{"model.norm.weight", 0, {d}}}, d, 1);
   head_ = config_.tie_word_embeddings
               ? embedding_
               : &params_.matrix("head", {{"lm_head.weight", 0, {v, d}}}, v, d, 1 / std::sqrt(double(d)));
+  const size_t trunk = params_.list().size();
   for (int k = 0; k < config_.num_nextn_predict_layers; ++k) {
     const int layer = config_.num_hidden_layers + k;
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
@@ -52,6 +54,7 @@ Model::Model(ModelConfig config, const ModelOptions& options)
     m.head_norm = &params_.vector(prefix + "shared_head.norm", {{prefix + "shared_head.norm.weight", 0, {d}}}, d, 1);
     mtp_.push_back(std::move(m));
   }
+  for (size_t i = trunk; i < params_.list().size(); ++i) params_.list()[i].visited = 0;
   if (!options.declare_only) params_.allocate(options.gradients);
 }
 
@@ -122,18 +125,9 @@ void Model::update_router_bias(std::span<const int64_t> counts, float speed) {
 }
 
 int64_t Model::active_params() const {
-  int64_t n = 0;
-  for (const ops::Param& p : params_.list()) {
-    int64_t size = p.value.size();
-    if (p.name.find("experts.gate_up") != std::string::npos || p.name.find("experts.down") != std::string::npos)
-      if (p.matrices.batch > 1 && p.name.find("shared") == std::string::npos)
-        size = size / config_.n_routed_experts * config_.num_experts_per_tok;
-    if (&p == embedding_ && head_ != embedding_) size = 0;
-    if (p.name.find("model.layers." + std::to_string(config_.num_hidden_layers)) == 0)
-      size = 0;  // MTP: not in generation
-    n += size;
-  }
-  return n;
+  double n = 0;
+  for (const ops::Param& p : params_.list()) n += static_cast<double>(p.value.size()) * p.visited;
+  return std::llround(n);
 }
 
 }  // namespace ponder::model

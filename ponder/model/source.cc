@@ -156,10 +156,10 @@ StoredTensor transposed(const StoredTensor& from, int64_t heads, int64_t n, int6
 
 // Rows [begin, begin + n) of every block of `height` rows.
 StoredTensor rows_of_heads(StoredTensor t, int64_t heads, int64_t height, int64_t begin, int64_t n) {
-  t.row_order.resize(static_cast<size_t>(heads * n));
+  std::vector<int32_t> order;
   for (int64_t h = 0; h < heads; ++h)
-    for (int64_t i = 0; i < n; ++i)
-      t.row_order[static_cast<size_t>(h * n + i)] = static_cast<int32_t>(h * height + begin + i);
+    for (int64_t i = 0; i < n; ++i) order.push_back(static_cast<int32_t>(t.stored_row(h * height + begin + i)));
+  t.row_order = std::move(order);
   t.shape[0] = heads * n;
   return t;
 }

@@ -78,12 +78,6 @@ void check_names(const Model& model, const WeightSource& source) {
   }
 }
 
-// Types without a kernel of their own are rounded to Q8_0 (or kept as F32 where rows are no whole blocks).
-BlockType multiplied_type(const kernels::Backend& backend, BlockType type, int64_t k) {
-  if (backend.multiplies(type)) return type;
-  return k % block_spec(BlockType::q8_0).elements == 0 ? BlockType::q8_0 : BlockType::f32;
-}
-
 StoredTensor converted(const StoredTensor& t, BlockType to) {
   StoredTensor out = t;
   const int64_t row_bytes = block_row_bytes(to, t.matrix.cols);
@@ -152,6 +146,11 @@ void pack(const Packing& job, const WeightSource& source, const kernels::Backend
 }
 
 }  // namespace
+
+BlockType multiplied_type(const kernels::Backend& backend, BlockType type, int64_t k) {
+  if (backend.multiplies(type)) return type;
+  return k % block_spec(BlockType::q8_0).elements == 0 ? BlockType::q8_0 : BlockType::f32;
+}
 
 void load_weights(Model& model, const WeightSource& source) {
   for (ops::Param& p : model.params().list())

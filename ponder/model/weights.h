@@ -22,6 +22,10 @@ using LoadProgress = std::function<void(int64_t done, int64_t of)>;
 void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const kernels::Backend& backend,
                  const LoadProgress& progress = {});
 
+// The type that a matrix of `type` with rows of `k` numbers is multiplied in: its own; Q8_0 where the backend has no
+// kernel for that, or F32 where such rows are no whole blocks.
+BlockType multiplied_type(const kernels::Backend& backend, BlockType type, int64_t k);
+
 // A checkpoint (WeightSource::open) as a trainable model, its memory allocated and filled.
 std::unique_ptr<Model> load_model(const std::string& path, const ModelOptions& options);
 

@@ -54,6 +54,8 @@ struct Param {
 
   bool looked_up = false;  // rows are read by id (embedding)
   bool multiplied = true;  // products read it (false: an embedding with a head of its own)
+  // Share of the numbers that a generated token passes through: experts K / E; look-ups and MTP modules 0.
+  double visited = 1;
   std::unique_ptr<StoredWeights> stored;
 
   // The matrices in the backend's packed form (null where it does not pack); made again after `version` has moved.
