@@ -7,11 +7,11 @@
 #include <functional>
 #include <numeric>
 
+#include "ponder/app/bench_model.h"
 #include "ponder/app/commands.h"
 #include "ponder/app/evaluator.h"
 #include "ponder/app/machine.h"
 #include "ponder/app/model_shape.h"
-#include "ponder/app/model_source.h"
 #include "ponder/app/options.h"
 #include "ponder/app/table.h"
 #include "ponder/base/error.h"
@@ -239,22 +239,15 @@ double measure(std::vector<Measurement>& measurements, double seconds, ThreadPoo
 
 int bench_command(const Arguments& args) {
   const std::string what = args.positional.empty() ? default_recipe() : args.positional[0];
+  if (!what.ends_with(".toml") && !what.ends_with(".json")) return bench_model(what, args);
   const double seconds = args.number("seconds", 3, 0.01, 600);
   install_stop_signals();
   Machine machine(args.threads());
   std::vector<Measurement> measurements;
 
-  ModelShape shape;
-  std::unique_ptr<model::Model> model;
-  if (what.ends_with(".toml") || what.ends_with(".json")) {
-    shape = read_shape(what, args.all("set"));
-    model = std::make_unique<model::Model>(shape.config, model::ModelOptions{.gradients = true});
-    model->params().initialize(kSeed);
-  } else {
-    LoadedModel loaded = load_any_model(what, machine, {.gradients = true});
-    shape.task = std::move(loaded.task);
-    model = std::move(loaded.model);
-  }
+  const ModelShape shape = read_shape(what, args.all("set"));
+  auto model = std::make_unique<model::Model>(shape.config, model::ModelOptions{.gradients = true});
+  model->params().initialize(kSeed);
   const model::ModelConfig config = model->config();
   log_info("{}: {} parameters, {} of them active for a token; {}, {} threads", what,
            format_grouped(model->params().count()), format_grouped(model->active_params()), machine.backend->name(),

@@ -28,6 +28,7 @@ int recipe_show_command(const Arguments&);
 int recipe_check_command(const Arguments&);
 int doctor_command(const Arguments&);
 int tokenize_command(const Arguments&);
+int template_render_command(const Arguments&);
 int completion_command(const Arguments&);
 int man_command(const Arguments&);
 int help_command(const Arguments&);

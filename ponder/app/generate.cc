@@ -1,37 +1,37 @@
 // generate: one prompt, or JSON Lines in and out (docs/formats.md).
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <deque>
 #include <map>
 #include <set>
 
 #include "ponder/app/answers.h"
 #include "ponder/app/commands.h"
+#include "ponder/app/conversation.h"
+#include "ponder/app/json_lines.h"
 #include "ponder/app/machine.h"
 #include "ponder/app/options.h"
+#include "ponder/app/sampling.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/json.h"
 #include "ponder/base/json_value.h"
 #include "ponder/base/log.h"
 #include "ponder/base/rng.h"
-#include "ponder/engine/generate.h"
 
 namespace ponder::app {
 namespace {
 
-constexpr size_t kChunk = 256;  // requests in the engine at once
 constexpr size_t kMaxStops = 16, kMaxAnswers = 1024;
 
 struct Request {
   std::string id = "null";  // as JSON
   std::string error;        // what is wrong with the line; the rest is then empty
   Prompt prompt;
+  AnswerRequest answer;  // its prompt is the one above
   size_t n = 1;
   uint64_t seed = 0;
-  int max_tokens = 0;
-  engine::Sampling sampling;
-  std::vector<std::string> stop;
-  std::vector<int32_t> stop_tokens;
   bool logprobs = false;
 };
 
@@ -42,82 +42,55 @@ uint64_t answer_seed(uint64_t seed, size_t index) {
 
 // --- Reading a request -----------------------------------------------------------------------------------------------
 
-[[noreturn]] void wrong(const char* key, const char* what) { throw_error(Exit::data, "{}: {}", key, what); }
-
-double number(const Json& value, const char* key, double min, double max) {
-  if (!value.is_number()) wrong(key, "a number is expected");
-  const double x = value.get<double>();
-  if (!(x >= min && x <= max)) throw_error(Exit::data, "{}: {:g} is out of range ({:g} to {:g})", key, x, min, max);
-  return x;
-}
-int64_t integer(const Json& value, const char* key, int64_t min, int64_t max) {
-  if (!value.is_number_integer()) wrong(key, "a whole number is expected");
-  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
-    wrong(key, "it is too large");
-  const auto x = value.get<int64_t>();
-  if (x < min || x > max) throw_error(Exit::data, "{}: {} is out of range ({} to {})", key, x, min, max);
-  return x;
-}
-
-std::vector<int32_t> ids_of(const Json& value, const char* key, int vocab) {
-  if (!value.is_array()) wrong(key, "a list of ids is expected");
-  std::vector<int32_t> ids;
-  for (const Json& id : value) ids.push_back(static_cast<int32_t>(integer(id, key, 0, vocab - 1)));
-  return ids;
-}
-
-// The text of the last message of the user: a miniature's task makes a prompt from one line and knows no history.
-std::string last_user_message(const Json& messages) {
-  if (!messages.is_array()) wrong("messages", "a list is expected");
-  std::string text;
-  for (const Json& m : messages)
-    if (m.is_object() && m.value("role", Json()) == "user" && m.contains("content") && m["content"].is_string())
-      text = m["content"].get<std::string>();
-  if (text.empty()) wrong("messages", "there is no message of the user");
-  return text;
-}
+// They would change the answer, so they are not passed over.
+const std::set<std::string> kUnsupported = {"suffix",       "response_format", "structured_outputs", "guided_json",
+                                            "guided_regex", "guided_choice",   "guided_grammar",     "top_logprobs",
+                                            "tool_choice",  "prompt_logprobs", "logprobs_mode"};
+// What goes to the template.
+const std::set<std::string> kTemplate = {"tools", "documents", "kwargs", "chat_template_kwargs",
+                                         "add_generation_prompt", "continue_final_message", "now"};
 
 class Reader {
  public:
   Reader(const LoadedModel& loaded, const Arguments& args)
       : loaded_(loaded),
         raw_(args.has("raw")),
-        sampling_(sampling_options(args, loaded)),
+        thinking_(args.has("think") ? parse_thinking(args.text("think")) : Thinking{}),
+        recommended_(recommended_sampling(loaded, thinking_.mode != Thinking::Mode::off && model_thinks(loaded))),
+        sampling_(sampling_options(args, recommended_.sampling)),
+        stop_(args.all("stop")),
         n_(static_cast<size_t>(args.integer("n", 1, 1, kMaxAnswers))),
         seed_(static_cast<uint64_t>(args.integer("seed", 0, 0, INT64_MAX))),
         max_tokens_(args.integer("max-tokens", 0, 1, 1 << 24)),
-        logprobs_(args.has("logprobs")) {}
+        logprobs_(args.has("logprobs")) {
+    if (loaded.tokenizer) end_phrase_ = loaded.tokenizer->encode(recommended_.end_phrase);
+    if (args.has("stop-in-reasoning")) stop_in_reasoning_ = true;
+  }
 
   Request from_text(const std::string& text) const {
     Request r = defaults();
-    r.prompt = make_prompt(loaded_, text, raw_);
+    r.prompt = make_prompt(loaded_, text, raw_, thinking_.mode);
     return finished(std::move(r));
   }
 
-  // Never throws: what is wrong is in the request.
-  Request from_line(std::string_view line, int number) {
+  Request from_line(const JsonLine& line) {
     Request r = defaults();
-    r.id = fmt::format("{}", number);
-    try {
-      const Json json = parse_json(line, "request", number);
-      if (!json.is_object()) throw_error(Exit::data, "an object is expected");
-      if (json.contains("id")) r.id = json["id"].dump();
-      fill(r, json);
-      return finished(std::move(r));
-    } catch (const Error& e) {
-      Request bad;
-      bad.id = r.id;
-      bad.error = e.what();
-      return bad;
-    }
+    r.id = line.id;
+    fill(r, line);
+    return finished(std::move(r));
   }
 
  private:
   Request defaults() const {
     Request r;
-    r.n = n_, r.seed = seed_, r.sampling = sampling_, r.logprobs = logprobs_;
-    r.max_tokens = static_cast<int>(max_tokens_);
-    r.stop_tokens = stop_tokens(loaded_);
+    r.n = n_, r.seed = seed_, r.logprobs = logprobs_;
+    r.answer.sampling = sampling_;
+    r.answer.max_tokens = static_cast<int>(max_tokens_);
+    r.answer.stop_tokens = stop_tokens(loaded_);
+    r.answer.stop = stop_;
+    r.answer.stop_in_reasoning = stop_in_reasoning_;
+    r.answer.think_budget = thinking_.budget;
+    r.answer.end_phrase = end_phrase_;
     return r;
   }
 
@@ -127,145 +100,109 @@ class Reader {
     if (r.prompt.ids.empty()) throw_error(Exit::data, "the prompt has no tokens");
     if (prompt >= context)
       throw_error(Exit::data, "the prompt has {} tokens, the model's context is {}", prompt, context);
-    if (r.max_tokens == 0) r.max_tokens = default_max_tokens(loaded_, r.prompt.ids.size());
-    r.max_tokens = static_cast<int>(std::min<int64_t>(r.max_tokens, context - prompt));
+    AnswerRequest& a = r.answer;
+    if (a.max_tokens == 0) a.max_tokens = default_max_tokens(loaded_, r.prompt.ids.size());
+    a.max_tokens = static_cast<int>(std::min<int64_t>(a.max_tokens, context - prompt));
+    a.prompt = r.prompt.ids;
+    a.seeds.clear();
+    for (size_t j = 0; j < r.n; ++j) a.seeds.push_back(answer_seed(r.seed, j));
     return r;
   }
 
-  void fill(Request& r, const Json& json) {
+  void fill(Request& r, const JsonLine& line) {
     const int vocab = loaded_.model->config().vocab_size;
+    const Json& json = line.value;
+    Thinking thinking = thinking_;
+    if (const auto budget = json.find("thinking_token_budget"); budget != json.end() && !budget->is_null()) {
+      thinking = {Thinking::Mode::on, json_integer(*budget, "thinking_token_budget", 0, 1 << 24)};
+      if (thinking.budget == 0) thinking = {Thinking::Mode::off};
+    }
+    r.answer.think_budget = thinking.budget;
     int prompts = 0;
     for (const auto& [key, value] : json.items()) {
-      if (value.is_null() || key == "id") continue;
-      const char* const k = key.c_str();
+      if (value.is_null() || key == "id" || key == "thinking_token_budget" || kTemplate.count(key)) continue;
+      AnswerRequest& a = r.answer;
       if (key == "prompt") {
-        if (!value.is_string()) wrong(k, "text is expected");
-        r.prompt = make_prompt(loaded_, value.get<std::string>(), raw_), ++prompts;
+        r.prompt = make_prompt(loaded_, json_text(value, key), raw_, thinking.mode), ++prompts;
       } else if (key == "messages") {
-        if (!loaded_.task) wrong(k, "this model has no template; use \"prompt\" or \"ids\"");
-        r.prompt = make_prompt(loaded_, last_user_message(value), false), ++prompts;
+        r.prompt = make_chat_prompt(loaded_, json, line.text, thinking.mode), ++prompts;
       } else if (key == "ids") {
-        r.prompt.ids = ids_of(value, k, vocab), ++prompts;
+        r.prompt.ids = json_ids(value, key, vocab), ++prompts;
       } else if (key == "n") {
-        r.n = static_cast<size_t>(integer(value, k, 1, kMaxAnswers));
+        r.n = static_cast<size_t>(json_integer(value, key, 1, kMaxAnswers));
       } else if (key == "max_tokens" || key == "max_completion_tokens") {
-        r.max_tokens = static_cast<int>(integer(value, k, 1, 1 << 24));
-      } else if (key == "temperature") {
-        r.sampling.temperature = static_cast<float>(number(value, k, 0, 100));
-      } else if (key == "top_p") {
-        r.sampling.top_p = static_cast<float>(number(value, k, 0, 1));
-      } else if (key == "min_p") {
-        r.sampling.min_p = static_cast<float>(number(value, k, 0, 1));
-      } else if (key == "top_k") {
-        r.sampling.top_k = static_cast<int32_t>(std::max<int64_t>(0, integer(value, k, -1, 1 << 30)));
+        a.max_tokens = static_cast<int>(json_integer(value, key, 1, 1 << 24));
       } else if (key == "seed") {
-        r.seed = static_cast<uint64_t>(integer(value, k, INT64_MIN, INT64_MAX));
+        r.seed = static_cast<uint64_t>(json_integer(value, key, INT64_MIN, INT64_MAX));
       } else if (key == "logprobs") {
-        r.logprobs = value.is_boolean() ? value.get<bool>() : integer(value, k, 0, 20) >= 0;
+        r.logprobs = value.is_boolean() ? value.get<bool>() : json_integer(value, key, 0, 20) >= 0;
       } else if (key == "stop") {
+        a.stop.clear();
         for (const Json& s : value.is_array() ? value : Json::array({value})) {
-          if (!s.is_string() || s.get<std::string>().empty()) wrong(k, "a text, or a list of texts, is expected");
-          r.stop.push_back(s.get<std::string>());
+          if (json_text(s, key).empty()) throw_error(Exit::data, "stop: an empty text stops nothing");
+          a.stop.push_back(s.get<std::string>());
         }
-        if (r.stop.size() > kMaxStops) wrong(k, "at most 16 texts");
+        if (a.stop.size() > kMaxStops) throw_error(Exit::data, "stop: at most {} texts", kMaxStops);
+      } else if (key == "stop_in_reasoning") {
+        a.stop_in_reasoning = json_bool(value, key);
       } else if (key == "stop_token_ids") {
-        for (const int32_t id : ids_of(value, k, vocab)) r.stop_tokens.push_back(id);
+        for (const int32_t id : json_ids(value, key, vocab)) a.stop_tokens.push_back(id);
       } else if (key == "ignore_eos") {
-        if (value == true) r.stop_tokens.clear();
+        if (json_bool(value, key))
+          std::erase_if(a.stop_tokens, [&, own = stop_tokens(loaded_)](int32_t id) {
+            return std::find(own.begin(), own.end(), id) != own.end();
+          });
       } else if (kUnsupported.count(key)) {
         throw_error(Exit::data, "{}: this version does not support it", key);
-      } else if (ignored_.insert(key).second) {
+      } else if (!set_sampling_field(a.sampling, key, value, vocab) && ignored_.insert(key).second) {
         log_warn("requests have the unknown field \"{}\", which is ignored", key);
       }
     }
     if (prompts != 1) throw_error(Exit::data, "one of \"prompt\", \"messages\" and \"ids\" is needed");
   }
 
-  // They would change the answer, so they are not passed over.
-  inline static const std::set<std::string> kUnsupported = {"suffix",
-                                                            "logit_bias",
-                                                            "frequency_penalty",
-                                                            "presence_penalty",
-                                                            "repetition_penalty",
-                                                            "min_tokens",
-                                                            "response_format",
-                                                            "tools",
-                                                            "structured_outputs",
-                                                            "guided_json",
-                                                            "guided_regex",
-                                                            "guided_choice",
-                                                            "guided_grammar",
-                                                            "top_logprobs",
-                                                            "prompt_logprobs"};
-
   const LoadedModel& loaded_;
   bool raw_;
+  Thinking thinking_;
+  Recommended recommended_;
   engine::Sampling sampling_;
+  std::vector<std::string> stop_;
+  std::vector<int32_t> end_phrase_;
   size_t n_;
   uint64_t seed_;
   int64_t max_tokens_;
-  bool logprobs_;
+  bool logprobs_, stop_in_reasoning_ = false;
   std::set<std::string> ignored_;
 };
 
-// --- An answer -------------------------------------------------------------------------------------------------------
+// --- Writing answers -------------------------------------------------------------------------------------------------
 
-struct Text {
-  std::string content, reasoning;
-  bool thought = false, stopped = false;
+// What all answers of a run were computed with.
+struct Numerics {
+  kernels::Activations activations;
+  const LoadedModel* loaded;
 };
 
-// The text of an answer; at a stop string the answer ends, with the token that completes it, and the text before it.
-Text text_of(const LoadedModel& loaded, const Request& r, engine::Answer& answer) {
-  Text out;
-  if (!loaded.tokenizer) return out;
-  AnswerText stream(*loaded.tokenizer, r.prompt.ids);
-  const auto take = [&](const std::vector<AnswerText::Delta>& deltas) {
-    for (const auto& d : deltas) {
-      const bool thinking = d.part == text::ThinkSplitter::State::reasoning;
-      (thinking ? out.reasoning : out.content) += d.text;
-      out.thought |= thinking;
-    }
-    size_t cut = std::string::npos;
-    for (const std::string& stop : r.stop) cut = std::min(cut, out.content.find(stop));
-    if (cut == std::string::npos) return false;
-    out.content.resize(cut);
-    return out.stopped = true;
-  };
-  for (size_t i = 0; i < answer.tokens.size(); ++i) {
-    const bool end = std::find(r.stop_tokens.begin(), r.stop_tokens.end(), answer.tokens[i]) != r.stop_tokens.end();
-    if (!end && take(stream.push(answer.tokens[i]))) {
-      answer.tokens.resize(i + 1);
-      answer.logp.resize(i + 1);
-      answer.finish = engine::Finish::stop;
-      return out;
-    }
-  }
-  take(stream.finish());
-  return out;
-}
-
-std::string answer_json(const LoadedModel& loaded, const Request& r, size_t index, engine::Answer& answer) {
-  const Text text = text_of(loaded, r, answer);
+std::string answer_json(const Numerics& numerics, const Request& r, size_t index, const Answer& a) {
   std::string json;
   JsonWriter w(json);
-  w.begin_object().key("id").raw(r.id).member("index", index).member("text", text.content);
-  if (text.thought) w.member("reasoning_content", text.reasoning);
-  w.member("ids", std::span<const int32_t>(answer.tokens));
-  if (r.logprobs) w.member("logprobs", std::span<const float>(answer.logp));
-  w.member("finish_reason", answer.finish == engine::Finish::stop ? "stop" : "length").end_object();
-  return json;
-}
-
-std::string error_json(const Request& r) {
-  std::string json;
-  JsonWriter(json).begin_object().key("id").raw(r.id).member("error", r.error).end_object();
+  w.begin_object().key("id").raw(r.id).member("index", index).member("text", a.content);
+  if (a.thought) w.member("reasoning_content", a.reasoning);
+  w.member("ids", std::span<const int32_t>(a.ids));
+  if (a.inserted > 0)  // tokens that the model did not choose: [from, to)
+    w.key("inserted").begin_array().value(a.inserted_at).value(a.inserted_at + a.inserted).end_array();
+  if (r.logprobs) w.member("logprobs", std::span<const float>(a.logp));  // NaN is null
+  w.member("finish_reason", a.finish_reason()).member("stop_detail", stop_detail_name(a.detail));
+  w.member("activations", kernels::activations_name(numerics.activations));
+  if (numerics.loaded->model->config().mla()) w.member("mla", mla_name(numerics.loaded->model->mla_form()));
+  w.end_object();
   return json;
 }
 
 // What stands in --out already: which answers of which ids. An error counts as an answer.
-std::map<std::string, std::set<size_t>> finished_answers(const std::string& path) {
-  std::map<std::string, std::set<size_t>> done;
+using Finished = std::map<std::string, std::set<size_t>>;
+Finished finished_answers(const std::string& path) {
+  Finished done;
   if (!path_exists(path)) return done;
   int number = 0;
   for (const std::string& line : read_whole_lines(path)) {
@@ -278,32 +215,124 @@ std::map<std::string, std::set<size_t>> finished_answers(const std::string& path
   return done;
 }
 
-engine::Request engine_request(const Request& r) {
-  engine::Request e{.prompt = r.prompt.ids,
-                    .seeds = {},
-                    .sampling = r.sampling,
-                    .max_new_tokens = r.max_tokens,
-                    .stop_tokens = r.stop_tokens};
-  for (size_t j = 0; j < r.n; ++j) e.seeds.push_back(answer_seed(r.seed, j));
-  return e;
-}
+// --- The two ways to run ---------------------------------------------------------------------------------------------
 
 int one_shot(const Arguments& args, const LoadedModel& loaded, const Machine& machine, const Request& r) {
-  const auto engine = make_chat_engine(loaded, *machine.backend, static_cast<int64_t>(r.n),
-                                       static_cast<int64_t>(r.prompt.ids.size()) + r.max_tokens, args.has("draft"));
+  const Numerics numerics{activations_option(args, loaded, false), &loaded};
+  const EngineSize size{static_cast<int64_t>(r.n), static_cast<int64_t>(r.prompt.ids.size()) + r.answer.max_tokens};
+  const auto engine = make_answer_engine(loaded, *machine.backend, size, numerics.activations, args.has("draft"));
   if (!r.prompt.note.empty()) log_info("note: {}", r.prompt.note);
-  auto answers = engine::generate(*engine, {engine_request(r)});
+  Answering answering(loaded, *engine);
+  // One answer is shown as it comes: thinking on stderr, the answer on stdout.
+  const bool stream = r.n == 1 && !args.json();
+  const bool color = stderr_has_color();
+  bool thinking = false;
+  const auto show = [&](size_t, const AnswerText::Delta& d) {
+    const bool thought = d.part == AnswerText::State::reasoning;
+    if (thought != thinking && color) std::fputs(thought ? "\x1b[2m" : "\x1b[0m\n", stderr);
+    thinking = thought;
+    std::FILE* const to = thought ? stderr : stdout;
+    std::fwrite(d.text.data(), 1, d.text.size(), to);
+    std::fflush(to);
+  };
+  install_stop_signals();
+  const int64_t id = answering.add(r.answer, stream ? Answering::Sink(show) : Answering::Sink());
+  while (!answering.idle()) {
+    answering.step();
+    if (stop_requested()) answering.cancel_all();
+  }
+  if (thinking && color) std::fputs("\x1b[0m", stderr);
+  const std::vector<Answer> answers = answering.take(id);
   for (size_t j = 0; j < r.n; ++j) {
-    engine::Answer& answer = answers[0][j];
-    if (args.json()) {
-      fmt::print("{}\n", answer_json(loaded, r, j, answer));
-      continue;
+    if (args.json())
+      print_line(answer_json(numerics, r, j, answers[j]));
+    else if (stream)
+      std::fputc('\n', stdout);
+    else
+      print_line(answers[j].content);
+    if (r.prompt.problem && !args.json())
+      log_info("{}", loaded.task->grade(*r.prompt.problem, answers[j].ids).reason);
+  }
+  return stop_requested() ? static_cast<int>(Exit::resumable) : 0;
+}
+
+// All requests through one engine that is never short of work; answers are written in input order, each as soon as
+// those before it are.
+int stream_requests(const Arguments& args, const LoadedModel& loaded, const Machine& machine, Reader& reader) {
+  std::vector<Request> requests;
+  read_json_requests(
+      args.text("in"), [&](const JsonLine& line) { requests.push_back(reader.from_line(line)); },
+      [&](const std::string& id, const std::string& error) {
+        Request bad;
+        bad.id = id, bad.error = error;
+        requests.push_back(std::move(bad));
+      });
+
+  Finished done;
+  std::unique_ptr<AppendFile> out;
+  if (args.has("out")) {
+    done = finished_answers(args.text("out"));
+    out = std::make_unique<AppendFile>(args.text("out"));
+  }
+  const auto written = [&](const Request& r, size_t index) {
+    const auto at = done.find(r.id);
+    return at != done.end() && (at->second.count(kMaxAnswers) || at->second.count(index));
+  };
+  const size_t all = requests.size();
+  std::erase_if(requests, [&](const Request& r) {
+    for (size_t j = 0; j < r.n; ++j)
+      if (!written(r, j)) return false;
+    return true;
+  });
+  if (requests.size() < all)
+    log_info("{}: {} requests are answered there already; {} are left", args.text("out"), all - requests.size(),
+             requests.size());
+
+  EngineSize size{.answers = 0, .tokens = 1};
+  for (const Request& r : requests)
+    if (r.error.empty()) {
+      size.tokens = std::max<int64_t>(size.tokens, static_cast<int64_t>(r.prompt.ids.size()) + r.answer.max_tokens);
+      size.answers += static_cast<int64_t>(r.n);
     }
-    const Text text = text_of(loaded, r, answer);
-    if (!text.reasoning.empty())
-      log_info("{}{}{}", stderr_has_color() ? "\x1b[2m" : "", text.reasoning, stderr_has_color() ? "\x1b[0m" : "");
-    fmt::print("{}\n", text.content);
-    if (r.prompt.problem) log_info("{}", loaded.task->grade(*r.prompt.problem, answer.tokens).reason);
+  const Numerics numerics{activations_option(args, loaded, false), &loaded};
+  const auto engine = make_answer_engine(loaded, *machine.backend, size, numerics.activations, args.has("draft"));
+  const int64_t window = 2 * engine::default_sequences(*loaded.model);  // answers that the engine knows of
+  install_stop_signals();
+  Progress progress("generate");
+  Answering answering(loaded, *engine);
+  std::deque<int64_t> ids;  // of the requests in work, in input order; -1: a wrong line
+  size_t added = 0, finished = 0;
+  const double start = seconds_now();
+  while (finished < requests.size()) {
+    while (added < requests.size() && (answering.running() < window)) {
+      Request& r = requests[added++];
+      ids.push_back(r.error.empty() ? answering.add(std::move(r.answer)) : -1);
+    }
+    if (!answering.idle()) answering.step();
+    for (; !ids.empty() && (ids.front() < 0 || answering.done(ids.front())); ids.pop_front(), ++finished) {
+      const Request& r = requests[finished];
+      const auto write = [&](const std::string& json) {
+        if (out)
+          out->append_line(json);
+        else
+          print_line(json);
+      };
+      if (ids.front() < 0) {
+        write(error_line(r.id, r.error));
+        continue;
+      }
+      const std::vector<Answer> answers = answering.take(ids.front());
+      for (size_t j = 0; j < r.n; ++j)
+        if (!written(r, j)) write(answer_json(numerics, r, j, answers[j]));
+      std::fflush(stdout);
+    }
+    if (stop_requested()) {
+      log_info("stopped{}", out ? "; the same command goes on" : "");
+      return static_cast<int>(Exit::resumable);
+    }
+    const double rate = static_cast<double>(engine->stats().sampled) / (seconds_now() - start);
+    progress.update({static_cast<int64_t>(finished), static_cast<int64_t>(requests.size()),
+                     fmt::format("{} tokens/s", format_count(rate))});
   }
   return 0;
 }
@@ -312,76 +341,15 @@ int one_shot(const Arguments& args, const LoadedModel& loaded, const Machine& ma
 
 int generate_command(const Arguments& args) {
   Machine machine(args.threads());
-  const LoadedModel loaded = load_any_model(args.positional[0], machine);
+  const LoadedModel loaded = load_any_model(args.positional[0], machine, model_options(args));
   Reader reader(loaded, args);
-  if (args.positional.size() > 1) return one_shot(args, loaded, machine, reader.from_text(args.positional[1]));
-
-  const std::string input = read_file(args.text("in", "/dev/stdin"));
-  std::vector<Request> requests;
-  int number = 0;
-  for (size_t begin = 0; begin < input.size();) {
-    const size_t end = std::min(input.find('\n', begin), input.size());
-    const std::string_view line = std::string_view(input).substr(begin, end - begin);
-    begin = end + 1;
-    ++number;
-    if (line.find_first_not_of(" \t\r") != line.npos) requests.push_back(reader.from_line(line, number));
+  if (args.has("prompt-file"))
+    return one_shot(args, loaded, machine, reader.from_text(read_file(args.text("prompt-file"))));
+  if (args.positional.size() > 1) {
+    const std::string& prompt = args.positional[1];
+    return one_shot(args, loaded, machine, reader.from_text(prompt == "-" ? read_file("/dev/stdin") : prompt));
   }
-
-  std::map<std::string, std::set<size_t>> done;
-  std::unique_ptr<AppendFile> out;
-  if (args.has("out")) {
-    done = finished_answers(args.text("out"));
-    out = std::make_unique<AppendFile>(args.text("out"));
-  }
-  const auto write = [&](const std::string& json) {
-    if (out) return out->append_line(json);
-    fmt::print("{}\n", json);
-  };
-  const auto complete = [&](const Request& r) {
-    const auto at = done.find(r.id);
-    if (at == done.end()) return false;
-    if (at->second.count(kMaxAnswers)) return true;
-    for (size_t j = 0; j < r.n; ++j)
-      if (!at->second.count(j)) return false;
-    return true;
-  };
-  std::erase_if(requests, complete);
-  if (const size_t skipped = done.size(); skipped > 0)
-    log_info("{}: {} ids are there already; {} requests are left", args.text("out"), skipped, requests.size());
-
-  int64_t longest = 1, most = 1;
-  for (const Request& r : requests)
-    if (r.error.empty())
-      longest = std::max<int64_t>(longest, static_cast<int64_t>(r.prompt.ids.size()) + r.max_tokens),
-      most += static_cast<int64_t>(r.n);
-  const auto engine = make_chat_engine(loaded, *machine.backend, most, longest, args.has("draft"));
-  install_stop_signals();
-  Progress progress("generate");
-  for (size_t begin = 0; begin < requests.size(); begin += kChunk) {
-    const size_t end = std::min(requests.size(), begin + kChunk);
-    std::vector<engine::Request> batch;
-    for (size_t i = begin; i < end; ++i)
-      if (requests[i].error.empty()) batch.push_back(engine_request(requests[i]));
-    auto answers = engine::generate(*engine, std::move(batch), [](int64_t) { return !stop_requested(); });
-    if (stop_requested()) {
-      log_info("stopped{}", out ? "; the same command goes on" : "");
-      return static_cast<int>(Exit::resumable);
-    }
-    for (size_t i = begin, next = 0; i < end; ++i) {
-      const Request& r = requests[i];
-      if (!r.error.empty()) {
-        write(error_json(r));
-        continue;
-      }
-      for (size_t j = 0; j < r.n; ++j)
-        if (done.find(r.id) == done.end() || !done.at(r.id).count(j))
-          write(answer_json(loaded, r, j, answers[next][j]));
-      ++next;
-    }
-    std::fflush(stdout);
-    progress.update({static_cast<int64_t>(end), static_cast<int64_t>(requests.size()), ""});
-  }
-  return 0;
+  return stream_requests(args, loaded, machine, reader);
 }
 
 }  // namespace ponder::app

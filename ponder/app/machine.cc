@@ -8,8 +8,11 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 #include "ponder/base/error.h"
+#include "ponder/tensor/tensor.h"
 
 namespace ponder::app {
 namespace {
@@ -47,10 +50,29 @@ typedef float Vector8 __attribute__((vector_size(32)));
 [[gnu::target("avx2,fma") PONDER_MAY_CONTRACT]] float chains_avx2() { return fma_chains<Vector8>(); }
 #endif
 
+typedef uint64_t Word8 __attribute__((vector_size(32)));
+
+// A line "NAME:  N kB" of a file of /proc, in bytes; 0: none.
+int64_t kilobytes_of(const char* path, const char* name) {
+  std::FILE* f = std::fopen(path, "r");
+  if (!f) return 0;
+  char line[256];
+  long long found = 0;
+  const size_t length = std::strlen(name);
+  while (!found && std::fgets(line, sizeof line, f))
+    if (std::strncmp(line, name, length) == 0 && line[length] == ':') found = std::atoll(line + length + 1);
+  std::fclose(f);
+  return found * 1024;
+}
+
 std::atomic<int> g_signals{0};
 
+std::atomic<void (*)()> g_last_words{nullptr};
+
 void on_signal(int) {
-  if (g_signals.fetch_add(1) > 0) _exit(static_cast<int>(Exit::interrupted));
+  if (g_signals.fetch_add(1) == 0) return;
+  if (void (*const last_words)() = g_last_words.load()) last_words();
+  _exit(static_cast<int>(Exit::interrupted));
 }
 
 }  // namespace
@@ -77,6 +99,28 @@ double measure_fma_peak(ThreadPool& pool) {
 #endif
 }
 
+double measure_read_bandwidth(ThreadPool& pool) {
+  constexpr size_t kBytes = size_t{256} << 20, kPiece = size_t{1} << 20;
+  const Buffer buffer(kBytes);  // on huge pages
+  auto* bytes = static_cast<std::byte*>(buffer.data());
+  const auto pieces = static_cast<int64_t>(kBytes / kPiece);
+  pool.run(pieces, [&](int64_t i, int) { std::memset(bytes + static_cast<size_t>(i) * kPiece, 1, kPiece); });
+  std::atomic<uint64_t> sink{0};
+  double best = 0;
+  for (int round = 0; round < 3; ++round) {
+    const double start = seconds_now();
+    pool.run(pieces, [&](int64_t i, int) {
+      const auto* p = reinterpret_cast<const Word8*>(bytes + static_cast<size_t>(i) * kPiece);
+      Word8 a{}, b{}, c{}, d{};
+      for (size_t j = 0; j < kPiece / sizeof(Word8); j += 4) a ^= p[j], b ^= p[j + 1], c ^= p[j + 2], d ^= p[j + 3];
+      a ^= b, c ^= d, a ^= c;
+      sink.fetch_xor(a[0] ^ a[1] ^ a[2] ^ a[3], std::memory_order_relaxed);
+    });
+    best = std::max(best, static_cast<double>(kBytes) / (seconds_now() - start));
+  }
+  return best;
+}
+
 int64_t peak_rss_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -99,6 +143,13 @@ int64_t current_rss_bytes() {
   return int64_t{pages} * sysconf(_SC_PAGESIZE);
 }
 
+int64_t anonymous_rss_bytes() { return kilobytes_of("/proc/self/status", "RssAnon"); }
+
+int64_t available_memory_bytes() {
+  const int64_t bytes = kilobytes_of("/proc/meminfo", "MemAvailable");
+  return bytes ? bytes : memory_bytes();
+}
+
 int64_t memory_bytes() { return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE); }
 
 double seconds_now() {
@@ -114,5 +165,6 @@ void install_stop_signals() {
 
 bool stop_requested() { return g_signals.load() > 0; }
 void clear_stop_request() { g_signals.store(0); }
+void set_last_words(void (*f)()) { g_last_words.store(f); }
 
 }  // namespace ponder::app

@@ -18,17 +18,23 @@ struct Machine {
 
 // FLOP/s of nothing but fused multiply-adds on all threads: what "share of peak" is measured against. Takes about 50 ms.
 double measure_fma_peak(ThreadPool& pool);
+// Bytes/s of nothing but reading memory, far more than caches hold, on huge pages, all threads. Takes about 100 ms.
+double measure_read_bandwidth(ThreadPool& pool);
 
-int64_t peak_rss_bytes();     // the most this process ever had in memory
-void reset_peak_rss();        // from now on (where the system allows)
-int64_t current_rss_bytes();  // 0 where the system does not say
-int64_t memory_bytes();       // of the machine
-double seconds_now();         // of a clock that only goes forward
+int64_t peak_rss_bytes();          // the most this process ever had in memory
+void reset_peak_rss();             // from now on (where the system allows)
+int64_t current_rss_bytes();       // 0 where the system does not say
+int64_t anonymous_rss_bytes();     // without pages of mapped files, which the system takes back when it needs them
+int64_t memory_bytes();            // of the machine
+int64_t available_memory_bytes();  // what could be had now without swapping
+double seconds_now();              // of a clock that only goes forward
 
 // First SIGINT, SIGTERM or SIGUSR1: `stop_requested` is true, and the work in hand is finished in good order. A second
 // one ends the process with 130 at once.
 void install_stop_signals();
 bool stop_requested();
 void clear_stop_request();  // chat: Ctrl+C ends the answer only
+// What a second one does before it ends the process; must be safe in a signal handler. Null: nothing.
+void set_last_words(void (*f)());
 
 }  // namespace ponder::app

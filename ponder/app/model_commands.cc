@@ -5,6 +5,7 @@
 #include "ponder/app/machine.h"
 #include "ponder/app/model_source.h"
 #include "ponder/app/options.h"
+#include "ponder/app/recipe.h"
 #include "ponder/app/table.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"

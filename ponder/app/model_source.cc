@@ -127,7 +127,7 @@ void load_text(LoadedModel& out) {
 
 }  // namespace
 
-LoadedModel load_any_model(const std::string& name, const Machine& machine, const model::ModelOptions& options) {
+LoadedModel load_model_text(const std::string& name) {
   LoadedModel out;
   out.path = resolve_model(name);
   out.source = model::WeightSource::open(out.path);
@@ -141,6 +141,12 @@ LoadedModel load_any_model(const std::string& name, const Machine& machine, cons
   if (out.tokenizer && out.tokenizer->vocab_size() > config.vocab_size)
     throw_error(Exit::data, "{}: the tokenizer has {} tokens, the model only {}", out.path, out.tokenizer->vocab_size(),
                 config.vocab_size);
+  return out;
+}
+
+LoadedModel load_any_model(const std::string& name, const Machine& machine, const model::ModelOptions& options) {
+  LoadedModel out = load_model_text(name);
+  const model::ModelConfig& config = out.source->config();
   out.model = std::make_unique<model::Model>(config, options);
   if (!options.stored) {
     model::load_weights(*out.model, *out.source);

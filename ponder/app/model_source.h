@@ -35,6 +35,8 @@ struct LoadedModel {
   // Some matrix is of a block type, for which activations in 8 bits are the fast choice.
   bool quantised = false;
 };
+// All but the weights (`model` is null), which takes no time.
+LoadedModel load_model_text(const std::string& name);
 // Weights stay in the type of their file, repacked for the machine (model::load_stored), with a progress bar where that
 // takes long; with `options.stored` false they are expanded to f32 for training.
 LoadedModel load_any_model(const std::string& name, const Machine& machine,

@@ -1,17 +1,16 @@
 // score: log-probabilities of given texts, JSON Lines in and out (docs/formats.md).
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <deque>
-#include <numeric>
 #include <set>
 
 #include "ponder/app/answers.h"
 #include "ponder/app/commands.h"
+#include "ponder/app/conversation.h"
+#include "ponder/app/json_lines.h"
 #include "ponder/app/machine.h"
 #include "ponder/app/options.h"
 #include "ponder/base/error.h"
-#include "ponder/base/file.h"
 #include "ponder/base/json.h"
 #include "ponder/base/json_value.h"
 #include "ponder/tensor/tensor_file.h"
@@ -19,47 +18,53 @@
 namespace ponder::app {
 namespace {
 
-constexpr int64_t kHeadRows = 256;  // rows whose logits are in memory at once
+constexpr int64_t kHeadRows = 256;    // rows whose logits are in memory at once
+constexpr int64_t kBatchTokens = 2048;  // texts are computed together up to so many; results do not depend on it
+
+using Top = std::vector<std::pair<int32_t, float>>;
 
 struct Scores {
   std::vector<float> logp;  // [T - 1]: entry i is about ids[i + 1]
-  std::vector<std::vector<std::pair<int32_t, float>>> top;
+  std::vector<Top> top;
   std::vector<float> logits, mtp;  // [T, V], [T - 1, V] where asked for
 };
 
 class Scorer {
  public:
-  Scorer(const model::Model& model, const kernels::Backend& backend) : model_(model), ctx_{backend, arena_} {}
-
   struct Want {
-    int64_t top = 0;
+    size_t top = 0;
     bool logits = false, mtp = false;
   };
-  Scores score(std::span<const int32_t> ids, const Want& want) {
-    Scores out;
+  Scorer(const model::Model& model, const kernels::Backend& backend, kernels::Activations activations, const Want& want)
+      : model_(model), want_(want), ctx_{.backend = backend, .arena = arena_, .activations = activations} {}
+
+  // All texts in one forward pass.
+  std::vector<Scores> score(const std::vector<std::span<const int32_t>>& texts) {
+    std::vector<Scores> out(texts.size());
     arena_.reset();
     rows_.clear();
-    rows_.add(ids);
-    const auto count = static_cast<int64_t>(ids.size());
+    std::vector<int32_t> text_of, targets;  // of each row; -1: the last of its text predicts nothing that is known
+    for (size_t i = 0; i < texts.size(); ++i) {
+      rows_.add(texts[i]);
+      text_of.insert(text_of.end(), texts[i].size(), static_cast<int32_t>(i));
+      targets.insert(targets.end(), texts[i].begin() + 1, texts[i].end());
+      targets.push_back(-1);
+    }
     const Tensor h = model_.final_norm(ctx_, model_.body(ctx_, rows_.batch(pages_, model_.page_layout())));
     each_head(h, [&](int64_t begin, const Tensor& logits) {
-      std::vector<int32_t> targets;
-      for (int64_t i = begin; i < begin + logits.rows(); ++i)
-        targets.push_back(i + 1 < count ? ids[static_cast<size_t>(i + 1)] : 0);
-      const Tensor logp = ops::token_log_prob(ctx_, logits, targets, 1.f, false).logp_R;
-      for (int64_t r = 0; r < logits.rows() && begin + r + 1 < count; ++r) {
-        out.logp.push_back(logp.f32()[r]);
-        if (want.top > 0)
-          out.top.push_back(top_of(logits.row(r), targets[static_cast<size_t>(r)], logp.f32()[r], want.top));
+      std::vector<int32_t> next;
+      for (int64_t r = 0; r < logits.rows(); ++r) next.push_back(std::max(0, targets[static_cast<size_t>(begin + r)]));
+      const Tensor logp = ops::token_log_prob(ctx_, logits, next, 1.f, false).logp_R;
+      for (int64_t r = 0; r < logits.rows(); ++r) {
+        const auto row = static_cast<size_t>(begin + r);
+        Scores& s = out[static_cast<size_t>(text_of[row])];
+        if (want_.logits) append(s.logits, logits.row(r));
+        if (targets[row] < 0) continue;
+        s.logp.push_back(logp.f32()[r]);
+        if (want_.top > 0) s.top.push_back(top_of(logits.row(r), targets[row], logp.f32()[r]));
       }
-      if (want.logits) append(out.logits, logits);
     });
-    if (want.mtp && count > 1) {
-      next_.clear();
-      next_.add(ids.subspan(1));
-      const Tensor m = model_.mtp(ctx_, 0, h.row_range(0, count - 1), next_.batch(next_pages_, model_.page_layout()));
-      each_head(m, [&](int64_t, const Tensor& logits) { append(out.mtp, logits); });
-    }
+    if (want_.mtp) score_mtp(texts, h, out);
     return out;
   }
 
@@ -72,47 +77,65 @@ class Scorer {
       arena_.release(mark);
     }
   }
-  static void append(std::vector<float>& to, const Tensor& logits) {
-    for (int64_t r = 0; r < logits.rows(); ++r) to.insert(to.end(), logits.row(r), logits.row(r) + logits.cols());
+  void append(std::vector<float>& to, const float* logits) const {
+    to.insert(to.end(), logits, logits + model_.config().vocab_size);
   }
-  // log p = logit - log sum exp, the latter from the token whose log-probability is known.
-  std::vector<std::pair<int32_t, float>> top_of(const float* logits, int32_t target, float logp, int64_t n) const {
+
+  void score_mtp(const std::vector<std::span<const int32_t>>& texts, const Tensor& h, std::vector<Scores>& out) {
+    int64_t begin = 0;
+    for (size_t i = 0; i < texts.size(); begin += static_cast<int64_t>(texts[i++].size())) {
+      if (texts[i].size() < 2) continue;
+      next_.clear();
+      next_.add(texts[i].subspan(1));
+      const Tensor rows = h.row_range(begin, static_cast<int64_t>(texts[i].size()) - 1);
+      const Tensor m = model_.mtp(ctx_, 0, rows, next_.batch(next_pages_, model_.page_layout()));
+      each_head(m, [&](int64_t, const Tensor& logits) {
+        for (int64_t r = 0; r < logits.rows(); ++r) append(out[i].mtp, logits.row(r));
+      });
+    }
+  }
+
+  // The largest logits, of equal ones the lowest id. log p = logit - log sum exp, the latter from the token whose
+  // log-probability is known.
+  Top top_of(const float* logits, int32_t target, float logp) const {
     const int32_t vocab = model_.config().vocab_size;
-    std::vector<int32_t> order(static_cast<size_t>(vocab));
-    std::iota(order.begin(), order.end(), 0);
-    const auto end = order.begin() + std::min<int64_t>(n, vocab);
-    std::partial_sort(order.begin(), end, order.end(),
-                      [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+    Top best;  // descending
+    for (int32_t id = 0; id < vocab; ++id) {
+      if (best.size() == want_.top && !(logits[id] > best.back().second)) continue;
+      if (best.size() == want_.top) best.pop_back();
+      const auto place = std::upper_bound(best.begin(), best.end(), logits[id],
+                                          [](float value, const auto& other) { return value > other.second; });
+      best.insert(place, {id, logits[id]});
+    }
     const double normalizer = double{logits[target]} - logp;
-    std::vector<std::pair<int32_t, float>> out;
-    for (auto id = order.begin(); id != end; ++id)
-      out.emplace_back(*id, *id == target ? logp : static_cast<float>(logits[*id] - normalizer));
-    return out;
+    for (auto& [id, value] : best) value = id == target ? logp : static_cast<float>(value - normalizer);
+    return best;
   }
 
   const model::Model& model_;
+  Want want_;
   Arena arena_;
   ops::Ctx ctx_;
   model::SequenceBatch rows_, next_;
   std::unique_ptr<model::KvPool> pages_, next_pages_;
 };
 
-std::vector<int32_t> ids_of(const Json& json, const LoadedModel& loaded) {
-  std::vector<int32_t> ids;
+std::vector<int32_t> ids_of(const JsonLine& line, const LoadedModel& loaded) {
   const model::ModelConfig& config = loaded.model->config();
+  const Json& json = line.value;
+  std::vector<int32_t> ids;
   if (json.contains("ids")) {
-    if (!json["ids"].is_array()) throw_error(Exit::data, "ids: a list is expected");
-    for (const Json& id : json["ids"]) {
-      if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= config.vocab_size)
-        throw_error(Exit::data, "ids: {} is none of the {} tokens", id.dump(), config.vocab_size);
-      ids.push_back(id.get<int32_t>());
-    }
+    ids = json_ids(json["ids"], "ids", config.vocab_size);
   } else if (json.contains("text")) {
-    if (!json["text"].is_string()) throw_error(Exit::data, "text: a text is expected");
-    if (!loaded.tokenizer) throw_error(Exit::data, "text: the model has no tokenizer.json; use \"ids\"");
-    ids = loaded.tokenizer->encode(json["text"].get<std::string>());
+    ids = encode_raw(loaded, json_text(json["text"], "text"));
   } else if (json.contains("messages")) {
-    throw_error(Exit::data, "messages: this model has no template; use \"text\" or \"ids\"");
+    // Where the assistant has spoken last the conversation is complete; else the cue for its turn belongs to it.
+    text::ChatRequest request = chat_request(json, line.text);
+    if (!json.contains("add_generation_prompt") && !json["messages"].empty()) {
+      const Json& last = json["messages"].back();
+      request.add_generation_prompt = !last.is_object() || last.value("role", Json()) != "assistant";
+    }
+    ids = encode_rendered(loaded, render_prompt(loaded, std::move(request), Thinking::Mode::automatic));
   } else {
     throw_error(Exit::data, "one of \"ids\", \"text\" and \"messages\" is needed");
   }
@@ -122,20 +145,50 @@ std::vector<int32_t> ids_of(const Json& json, const LoadedModel& loaded) {
   return ids;
 }
 
-std::string score_json(const std::string& id, std::span<const int32_t> ids, const Scores& s) {
-  std::string json;
-  JsonWriter w(json);
-  w.begin_object().key("id").raw(id).member("ids", ids).key("logprobs").begin_array().null();
-  for (const float x : s.logp) w.value(x);
-  w.end_array().key("top").begin_array().null();
-  for (const auto& list : s.top) {
-    w.begin_array();
-    for (const auto& [token, logp] : list) w.begin_object().member("id", token).member("logprob", logp).end_object();
-    w.end_array();
+struct Item {
+  std::string id, name;  // as JSON; in the file of logits
+  std::string error;
+  std::vector<int32_t> ids;
+};
+
+class Output {
+ public:
+  Output(const LoadedModel& loaded, kernels::Activations activations) : loaded_(loaded), activations_(activations) {}
+
+  void write(const Item& item, Scores&& s) {
+    if (!s.logits.empty()) keep(item.name, std::move(s.logits));
+    if (!s.mtp.empty()) keep(item.name + ".mtp", std::move(s.mtp));
+    std::string json;
+    JsonWriter w(json);
+    w.begin_object().key("id").raw(item.id).member("ids", std::span<const int32_t>(item.ids));
+    w.key("logprobs").begin_array().null();
+    for (const float x : s.logp) w.value(x);
+    w.end_array().key("top").begin_array().null();
+    for (const Top& list : s.top) {
+      w.begin_array();
+      for (const auto& [token, logp] : list) w.begin_object().member("id", token).member("logprob", logp).end_object();
+      w.end_array();
+    }
+    w.end_array().member("activations", kernels::activations_name(activations_));
+    if (loaded_.model->config().mla()) w.member("mla", mla_name(loaded_.model->mla_form()));
+    w.end_object();
+    print_line(json);
   }
-  w.end_array().end_object();
-  return json;
-}
+  void save(const std::string& path) const { write_safetensors(path, tensors_); }
+
+ private:
+  void keep(const std::string& name, std::vector<float>&& values) {
+    const int64_t vocab = loaded_.model->config().vocab_size;
+    kept_.push_back(std::move(values));
+    std::vector<float>& v = kept_.back();
+    tensors_.push_back({name, make_tensor(v.data(), {static_cast<int64_t>(v.size()) / vocab, vocab}), DType::f32});
+  }
+
+  const LoadedModel& loaded_;
+  kernels::Activations activations_;
+  std::deque<std::vector<float>> kept_;
+  std::vector<NamedTensor> tensors_;
+};
 
 }  // namespace
 
@@ -143,49 +196,50 @@ int score_command(const Arguments& args) {
   const bool logits = args.has("logits"), mtp = args.has("mtp");
   if (mtp && !logits) throw_error(Exit::usage, "--mtp adds to --logits FILE; name that file, too");
   Machine machine(args.threads());
-  const LoadedModel loaded = load_any_model(args.positional[0], machine, {.stored = true, .mtp = mtp});
-  if (mtp && loaded.model->mtp_modules() == 0)
-    throw_error(Exit::data, "{}: the model has no MTP module", loaded.path);
-  Scorer scorer(*loaded.model, *machine.backend);
-  const Scorer::Want want{.top = args.integer("top", 5, 0, 1024), .logits = logits, .mtp = mtp};
+  model::ModelOptions options = model_options(args);
+  options.mtp = mtp;
+  const LoadedModel loaded = load_any_model(args.positional[0], machine, options);
+  if (mtp && loaded.model->mtp_modules() == 0) throw_error(Exit::data, "{}: the model has no MTP module", loaded.path);
+  const kernels::Activations activations = activations_option(args, loaded, true);
+  Scorer scorer(*loaded.model, *machine.backend, activations,
+                {.top = static_cast<size_t>(args.integer("top", 5, 0, 1024)), .logits = logits, .mtp = mtp});
+  Output output(loaded, activations);
 
-  std::deque<std::vector<float>> kept;
-  std::vector<NamedTensor> tensors;
-  std::set<std::string> names;
-  const auto keep = [&](const std::string& name, std::vector<float>&& values) {
-    if (!names.insert(name).second) throw_error(Exit::data, "--logits: a second text with the id {}", name);
-    const int64_t vocab = loaded.model->config().vocab_size;
-    kept.push_back(std::move(values));
-    tensors.push_back(
-        {name, make_tensor(kept.back().data(), {static_cast<int64_t>(kept.back().size()) / vocab, vocab}), DType::f32});
-  };
-
-  const std::string input = read_file(args.text("in", "/dev/stdin"));
-  int number = 0;
-  for (size_t begin = 0; begin < input.size();) {
-    const size_t end = std::min(input.find('\n', begin), input.size());
-    const std::string_view line = std::string_view(input).substr(begin, end - begin);
-    begin = end + 1;
-    ++number;
-    if (line.find_first_not_of(" \t\r") == line.npos) continue;
-    std::string id = fmt::format("{}", number);
-    try {
-      const Json json = parse_json(line, "request", number);
-      if (!json.is_object()) throw_error(Exit::data, "an object is expected");
-      if (json.contains("id")) id = json["id"].dump();
-      const std::string name = json.contains("id") && json["id"].is_string() ? json["id"].get<std::string>() : id;
-      const std::vector<int32_t> ids = ids_of(json, loaded);
-      Scores s = scorer.score(ids, want);
-      if (logits) keep(name, std::move(s.logits));
-      if (mtp && ids.size() > 1) keep(name + ".mtp", std::move(s.mtp));
-      fmt::print("{}\n", score_json(id, ids, s));
-    } catch (const Error& e) {
-      std::string json;
-      JsonWriter(json).begin_object().key("id").raw(id).member("error", e.what()).end_object();
-      fmt::print("{}\n", json);
+  std::vector<Item> pending;
+  int64_t tokens = 0;
+  const auto flush = [&] {
+    std::vector<std::span<const int32_t>> texts;
+    for (const Item& item : pending)
+      if (item.error.empty()) texts.emplace_back(item.ids);
+    std::vector<Scores> scores;
+    if (!texts.empty()) scores = scorer.score(texts);
+    size_t next = 0;
+    for (const Item& item : pending) {
+      if (item.error.empty())
+        output.write(item, std::move(scores[next++]));
+      else
+        print_line(error_line(item.id, item.error));
     }
-  }
-  if (logits) write_safetensors(args.text("logits"), tensors);
+    std::fflush(stdout);
+    pending.clear();
+    tokens = 0;
+  };
+  std::set<std::string> names;
+  read_json_requests(
+      args.text("in"),
+      [&](const JsonLine& line) {
+        Item item{line.id, line.value.value("id", Json()).is_string() ? line.value["id"].get<std::string>() : line.id,
+                  "", ids_of(line, loaded)};
+        if (logits && !names.insert(item.name).second)
+          throw_error(Exit::data, "--logits: a second text with the id {}", item.name);
+        const auto count = static_cast<int64_t>(item.ids.size());
+        if (tokens > 0 && tokens + count > kBatchTokens) flush();
+        tokens += count;
+        pending.push_back(std::move(item));
+      },
+      [&](const std::string& id, const std::string& error) { pending.push_back({id, "", error, {}}); });
+  flush();
+  if (logits) output.save(args.text("logits"));
   return 0;
 }
 

@@ -1,66 +1,74 @@
-// tokenize: text to ids and back, JSON Lines in and out.
-#include <algorithm>
-
+// tokenize and template render: what a model makes of texts and conversations, JSON Lines in and out. No weights are
+// read.
 #include "ponder/app/commands.h"
+#include "ponder/app/conversation.h"
+#include "ponder/app/json_lines.h"
 #include "ponder/app/model_source.h"
 #include "ponder/app/options.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/json.h"
 #include "ponder/base/json_value.h"
-#include "ponder/text/tokenizer.h"
 
 namespace ponder::app {
+namespace {
+
+// {"id"?} and what `f` adds, for each line.
+template <class F>
+int answer_lines(const Arguments& args, F&& f) {
+  read_json_requests(
+      args.text("in"),
+      [&](const JsonLine& line) {
+        std::string json;
+        JsonWriter w(json);
+        w.begin_object();
+        if (line.has_id) w.key("id").raw(line.id);
+        f(line, w);
+        w.end_object();
+        print_line(json);
+      },
+      [](const std::string& id, const std::string& error) { print_line(error_line(id, error)); });
+  return 0;
+}
+
+bool is_tokenizer_file(const std::string& name) { return name.ends_with(".json") || name.ends_with(".json.zst"); }
+
+}  // namespace
 
 int tokenize_command(const Arguments& args) {
   const std::string& what = args.positional[0];
-  const auto tokenizer =
-      text::load_tokenizer(what.ends_with(".json") ? what : join_path(resolve_model(what), "tokenizer.json"));
-  const std::string input = read_file(args.text("in", "/dev/stdin"));
-  int number = 0;
-  for (size_t begin = 0; begin < input.size();) {
-    const size_t end = std::min(input.find('\n', begin), input.size());
-    const std::string_view line = std::string_view(input).substr(begin, end - begin);
-    begin = end + 1;
-    ++number;
-    if (line.find_first_not_of(" \t\r") == line.npos) continue;
-    std::string out, id;
-    try {
-      const Json json = parse_json(line, "line", number);
-      if (!json.is_object()) throw_error(Exit::data, "an object is expected");
-      if (json.contains("id")) id = json["id"].dump();
-      std::string done;
-      JsonWriter d(done);
-      d.begin_object();
-      if (!id.empty()) d.key("id").raw(id);
-      if (json.contains("text") && json["text"].is_string()) {
-        const auto ids = tokenizer->encode(json["text"].get<std::string>());
-        d.member("ids", std::span<const int32_t>(ids));
-      } else if (json.contains("ids") && json["ids"].is_array()) {
-        std::vector<int32_t> ids;
-        for (const Json& i : json["ids"]) {
-          if (!i.is_number_integer() || i.get<int64_t>() < 0 || i.get<int64_t>() >= tokenizer->vocab_size())
-            throw_error(Exit::data, "ids: {} is none of the {} tokens", i.dump(), tokenizer->vocab_size());
-          ids.push_back(i.get<int32_t>());
-        }
-        d.member("text", tokenizer->decode(ids));
-      } else {
-        throw_error(Exit::data, "\"text\" or \"ids\" is needed");
-      }
-      d.end_object();
-      out = done;
-    } catch (const Error& e) {
-      out.clear();
-      JsonWriter(out)
-          .begin_object()
-          .key("id")
-          .raw(id.empty() ? fmt::format("{}", number) : id)
-          .member("error", e.what())
-          .end_object();
+  const LoadedModel loaded = is_tokenizer_file(what) ? LoadedModel() : load_model_text(what);
+  const auto own = is_tokenizer_file(what) ? text::load_tokenizer(what) : nullptr;
+  const text::Tokenizer* tokenizer = own ? own.get() : loaded.tokenizer;
+  if (!tokenizer) throw_error(Exit::data, "{}: it has no tokenizer", what);
+  const text::Specials specials = args.has("plain") ? text::Specials::ignore : text::Specials::recognise;
+  const text::SpecialIds& special = tokenizer->special();
+  return answer_lines(args, [&](const JsonLine& line, JsonWriter& w) {
+    const Json& json = line.value;
+    if (json.contains("text")) {
+      std::vector<int32_t> ids = tokenizer->encode(json_text(json["text"], "text"), specials);
+      if (args.has("bos") && special.add_bos && special.bos) ids.insert(ids.begin(), *special.bos);
+      w.member("ids", std::span<const int32_t>(ids));
+    } else if (json.contains("ids")) {
+      const std::vector<int32_t> ids = json_ids(json["ids"], "ids", tokenizer->vocab_size());
+      w.member("text", tokenizer->decode(ids, args.has("skip-special")));
+    } else {
+      throw_error(Exit::data, "\"text\" or \"ids\" is needed");
     }
-    fmt::print("{}\n", out);
-  }
-  return 0;
+  });
+}
+
+int template_render_command(const Arguments& args) {
+  const std::string& what = args.positional[0];
+  LoadedModel loaded;
+  if (what.ends_with(".jinja"))  // its bos_token and the like may stand in a line's kwargs
+    loaded.chat = std::make_unique<text::ChatTemplate>(read_file(what), what, text::ChatTemplate::SpecialTexts{});
+  else
+    loaded = load_model_text(what);
+  const Thinking thinking = args.has("think") ? parse_thinking(args.text("think")) : Thinking{};
+  return answer_lines(args, [&](const JsonLine& line, JsonWriter& w) {
+    w.member("rendered", render_prompt(loaded, chat_request(line.value, line.text), thinking.mode));
+  });
 }
 
 }  // namespace ponder::app

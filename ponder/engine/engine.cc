@@ -71,6 +71,8 @@ size_t Engine::bytes() const { return pool_.bytes() + arena_.reserved(); }
 int64_t Engine::add(Request request) {
   const int64_t longest = static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens;
   if (request.prompt.empty()) throw_error(Exit::data, "a request needs at least one prompt token");
+  PONDER_CHECK(request.answered >= 0 && request.answered < static_cast<int64_t>(request.prompt.size()),
+               "{} of {} prompt tokens are said to be an answer", request.answered, request.prompt.size());
   if (request.max_new_tokens < 1)
     throw_error(Exit::data, "max_new_tokens is {}; it must be at least 1", request.max_new_tokens);
   for (int32_t t : request.prompt)
@@ -99,7 +101,7 @@ int64_t Engine::add(Request request) {
     s->answer = static_cast<int32_t>(i);
     s->seed = request.seeds[i];
     s->sampling = request.sampling;
-    s->prompt = static_cast<int64_t>(request.prompt.size());
+    s->prompt = static_cast<int64_t>(request.prompt.size()) - request.answered;
     s->max_length = longest;
     s->stop_tokens = request.stop_tokens;
     s->tokens.reserve(static_cast<size_t>(longest) + 2);
@@ -117,11 +119,12 @@ int64_t Engine::add(Request request) {
   return id;
 }
 
-void Engine::cancel(int64_t request) {
-  for (auto& s : running_)
-    if (s->request == request) s->finish = Finish::cancelled;
-  for (auto& s : waiting_)
-    if (s->request == request) s->finish = Finish::cancelled;
+void Engine::cancel(int64_t request, int32_t answer) {
+  const auto mark = [&](const std::unique_ptr<Sequence>& s) {
+    if (s->request == request && (answer < 0 || s->answer == answer)) s->finish = Finish::cancelled;
+  };
+  for (const auto& s : running_) mark(s);
+  for (const auto& s : waiting_) mark(s);
 }
 
 void Engine::drop_pages(Sequence& s) {

@@ -46,6 +46,7 @@ struct Request {
   Sampling sampling;
   int max_new_tokens = 512;
   std::vector<int32_t> stop_tokens;  // the answer ends with (and includes) the first of these
+  int answered = 0;                  // so many tokens at the prompt's end belong to the answer already: a continuation
 };
 
 enum class Finish : uint8_t { running, stop, length, cancelled };
@@ -92,7 +93,8 @@ class Engine {
   int64_t add(Request request);
   // One forward pass. The events stay valid until the next call. No work left: empty.
   std::span<const Event> step();
-  void cancel(int64_t request);
+  // All answers of a request, or one that has a token already.
+  void cancel(int64_t request, int32_t answer = -1);
   bool idle() const;
   const EngineStats& stats() const { return stats_; }
   const KvCache& cache() const { return cache_; }

@@ -372,8 +372,9 @@ TEST(Gguf, GoldenModelsAreReadAndWrittenAgain) {
   const std::string path = shared("golden/gguf/measured.json");
   if (!path_exists(path)) GTEST_SKIP() << path << " is absent";
   const TempFolder folder;
-  for (const auto& [name, measured] : nlohmann::json::parse(read_file(path)).items()) {
-    if (!measured.is_object()) continue;
+  const auto models = nlohmann::json::parse(read_file(path));
+  ASSERT_FALSE(models.empty());
+  for (const auto& [name, measured] : models.items()) {
     const GgufFile f = GgufFile::open(shared("golden/gguf/") + name + ".gguf");
     std::map<std::string, int> types;
     for (const GgufTensor& t : f.tensors()) {
@@ -381,8 +382,7 @@ TEST(Gguf, GoldenModelsAreReadAndWrittenAgain) {
       for (float x : floats(t)) ASSERT_TRUE(std::isfinite(x)) << t.name;
     }
     EXPECT_EQ(nlohmann::json(types), measured.at("tensors")) << name;
-    EXPECT_EQ(f.integer(f.text("general.architecture") + ".vocab_size"),
-              static_cast<int64_t>(f.strings("tokenizer.ggml.tokens").size()));
+    EXPECT_EQ(f.at("token_embd.weight").rows(), static_cast<int64_t>(f.strings("tokenizer.ggml.tokens").size()));
     write_again(f, folder.file("again.gguf"));
     expect_same(f, GgufFile::open(folder.file("again.gguf")));
   }

@@ -47,6 +47,13 @@ struct WriteValue {
     if (fits<int32_t>(x)) return typed(ValueType::i32, static_cast<int32_t>(x));
     typed(ValueType::i64, x);
   }
+  // The keys of split files, of which llama.cpp wants these types.
+  bool split_key(std::string_view key, const GgufValue& value) const {
+    const auto* x = std::get_if<int64_t>(&value.value);
+    if (x && (key == "split.no" || key == "split.count")) return typed(ValueType::u16, static_cast<uint16_t>(*x)), true;
+    if (x && key == "split.tensors.count") return typed(ValueType::i32, static_cast<int32_t>(*x)), true;
+    return false;
+  }
   void operator()(double x) const { typed(ValueType::f32, static_cast<float>(x)); }
   void operator()(bool x) const { typed(ValueType::boolean, static_cast<uint8_t>(x)); }
   void operator()(const std::string& x) const {
@@ -106,7 +113,8 @@ void write_gguf(const std::string& path, const GgufWrite& content,
   for (const auto& [key, value] : content.metadata) {
     PONDER_CHECK(!key.empty() && names.insert(key).second, "two keys {}", key);
     header.text(key);
-    std::visit(WriteValue{header}, value.value);
+    const WriteValue write{header};
+    if (!write.split_key(key, value)) std::visit(write, value.value);
   }
   names.clear();
   uint64_t offset = 0;

@@ -47,13 +47,15 @@ CachedPiece* piece_cache() {
 }
 
 std::vector<Merge> resolve(const Tokenizer& t, std::span<const std::pair<std::string_view, std::string_view>> merges,
-                           std::string_view name) {
+                           bool skip_impossible, std::string_view name) {
   std::vector<Merge> out;
   out.reserve(merges.size());
   std::string merged;
   for (const auto& [left, right] : merges) {
+    const auto a = t.find(left), b = t.find(right);
+    if (skip_impossible && !(a && b)) continue;
     merged.assign(left).append(right);
-    const auto a = t.find(left), b = t.find(right), c = t.find(merged);
+    const auto c = t.find(merged);
     if (!a || !b || !c)
       throw_error(Exit::data, "{}: merge {} (\"{}\" and \"{}\"): {} is not in the vocabulary", name, out.size(),
                   left.substr(0, 40), right.substr(0, 40),
@@ -65,11 +67,19 @@ std::vector<Merge> resolve(const Tokenizer& t, std::span<const std::pair<std::st
   return out;
 }
 
+Pretokenizer pretokenizer_of(std::vector<SplitStep> steps, std::string_view name) {
+  try {
+    return Pretokenizer(std::move(steps));
+  } catch (const Error& e) {
+    throw_error(e.code(), "{}: {}", name, e.what());
+  }
+}
+
 }  // namespace
 
 Bpe::Bpe(BpeParts parts, std::string_view name, std::string json)
     : Tokenizer(std::move(parts.tokens), std::move(parts.added)),
-      pretokenizer_(std::move(parts.steps)),
+      pretokenizer_(pretokenizer_of(std::move(parts.steps), name)),
       nfc_(parts.nfc),
       ignore_merges_(parts.ignore_merges),
       fuse_unknown_(parts.fuse_unknown),
@@ -80,7 +90,7 @@ Bpe::Bpe(BpeParts parts, std::string_view name, std::string json)
   if (const auto id = index().twice())
     throw_error(Exit::data, "{}: \"{}\" has two ids, {} and {}", name, token(*id).substr(0, 40), *find(token(*id)),
                 *id);
-  merges_ = MergeTable(resolve(*this, parts.merges, name));
+  merges_ = MergeTable(resolve(*this, parts.merges, parts.skip_impossible_merges, name));
   for (size_t b = 0; b < 256; ++b) byte_ids_[b] = find(byte_alphabet()[b]).value_or(unknown_.value_or(-1));
   std::vector<std::pair<std::string, AddedToken>> normalized;
   for (const AddedToken& a : added()) {

@@ -25,6 +25,8 @@ struct BpeParts {
   std::vector<std::string> tokens;  // in the byte alphabet; "" is an id without a token
   std::vector<AddedToken> added;
   std::vector<std::pair<std::string_view, std::string_view>> merges;  // rank is place; views need live no longer
+  // A merge of something that is no token can never happen: an error, or (GGUF, as llama.cpp) left out.
+  bool skip_impossible_merges = false;
   std::vector<SplitStep> steps;
   bool nfc = false;
   bool ignore_merges = false;      // a piece that is a token is that token, whatever merging would give

@@ -113,6 +113,7 @@ std::unique_ptr<Tokenizer> tokenizer_from_gguf(const GgufVocabulary& v, std::str
       parts.added.push_back({.id = static_cast<int32_t>(i), .special = type == GgufVocabulary::kControl});
   }
   while (!parts.tokens.empty() && parts.tokens.back().empty()) parts.tokens.pop_back();  // rows that only pad
+  parts.skip_impossible_merges = true;
   for (size_t i = 0; i < v.merges.size(); ++i) {
     const std::string_view merge = v.merges[i];
     const size_t space = merge.find(' ', 1);

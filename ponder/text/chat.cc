@@ -65,10 +65,10 @@ std::string cut_at_mark(std::string rendered, const std::string& content, const 
 }
 
 void check_list_of_dicts(const Value& list, const char* what, const std::string& name) {
-  if (!list.is_sequence()) throw_error(Exit::data, "{}: {} must be a list, not a {}", name, what, list.type_name());
+  if (!list.is_sequence()) throw_error(Exit::data, "{}: {} must be a list, not {}", name, what, jinja::described(list));
   for (size_t i = 0; i < list.items().size(); ++i)
     if (!list.items()[i].is_dict())
-      throw_error(Exit::data, "{}: {}[{}] must be an object, not a {}", name, what, i, list.items()[i].type_name());
+      throw_error(Exit::data, "{}: {}[{}] must be an object, not {}", name, what, i, jinja::described(list.items()[i]));
 }
 
 }  // namespace

@@ -52,5 +52,45 @@ TEST(ChatTemplate, GoldenCases) {
   EXPECT_GT(cases, 0);
 }
 
+ChatTemplate simple(const std::string& source) { return ChatTemplate(source, "chat", {{"bos_token", "<s>"}}); }
+
+TEST(ChatTemplate, VariablesAsTransformersGivesThem) {
+  ChatRequest r{.messages = json(R"([{"role": "user", "content": "hi", "reasoning": "why"}])"),
+                .kwargs = json(R"({"x": 5})")};
+  EXPECT_EQ(simple("{{ bos_token }}{{ tools is none }}{{ documents is defined }}{{ x }}{{ add_generation_prompt }}")
+                .render(r),
+            "<s>TrueTrue5True");
+  EXPECT_EQ(simple("{{ messages[0].reasoning_content }}{{ messages[0].thinking }}{{ messages[0] | list }}").render(r),
+            "whywhy['thinking', 'role', 'content', 'reasoning', 'reasoning_content']");
+  r.now = parse_date_time("2024-02-29 23:01:02");
+  EXPECT_EQ(simple("{{ strftime_now('%A %d %b %Y %j %H:%M') }}").render(r), "Thursday 29 Feb 2024 060 23:01");
+  EXPECT_THROW(parse_date_time("yesterday"), Error);
+}
+
+TEST(ChatTemplate, ContinuesTheFinalMessage) {
+  ChatRequest r{.messages = json(R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b "}])"),
+                .continue_final_message = true};
+  const std::string loop = "{% for m in messages %}<{{ m.content }}>{% endfor %}end";
+  EXPECT_EQ(simple(loop).render(r), "<a><b ");
+  EXPECT_EQ(simple("{% for m in messages %}<{{ m.content | trim }}>{% endfor %}end").render(r), "<a><b");
+  EXPECT_THROW(simple("{{ messages[0].content }}").render(r), Error);  // the last message is not shown
+  EXPECT_THROW(simple("{{ messages | length }}").render(r), Error);
+  r.messages = json(R"([{"role": "assistant", "content": [{"type": "text", "text": "b"}, {"type": "image"}]}])");
+  EXPECT_EQ(simple("{% for p in messages[0].content %}{{ p.text }}{% endfor %}end").render(r), "b");
+  r.messages = json(R"([{"role": "assistant", "content": null}])");
+  EXPECT_THROW(simple(loop).render(r), Error);
+  r.messages = json("[]");
+  EXPECT_THROW(simple(loop).render(r), Error);
+}
+
+TEST(ChatTemplate, RefusesWhatIsNoConversation) {
+  EXPECT_THROW(simple("").render({.messages = json("{}")}), Error);
+  EXPECT_THROW(simple("").render({.messages = json("[1]")}), Error);
+  EXPECT_THROW(simple("").render({.tools = json("[1]")}), Error);
+  EXPECT_THROW(simple("").render({.kwargs = json("[]")}), Error);
+  EXPECT_THROW(simple("{{ nothing.at.all }}").render({}), Error);
+  EXPECT_THROW(simple("{% if %}"), Error);
+}
+
 }  // namespace
 }  // namespace ponder::text

@@ -5,9 +5,10 @@
 //   t.render(jinja::Value::from_json(R"({"messages": [{"role": "user", "content": " Hi "}]})", "request"));  // "user: Hi"
 //
 // Tags: if, for (else, if, recursive), set (also blocks and namespace attributes), macro, call, filter, with, print, raw,
-// generation, break, continue. All of Jinja's operators, literals and tests, its filters but those for HTML and random;
-// the methods of str, dict and list that change nothing. Not there: include, import, extends, block, autoescape.
-// What differs from Python: integers have 64 bits (beyond is an error), and names are ASCII.
+// generation, break, continue. All of Jinja's operators, literals and tests; the filters of jinja_filters.cc (HTML is left
+// out); the methods of str, dict and list that change nothing, since transformers' sandbox refuses the others.
+// Not there: include, import, extends, block, autoescape.
+// What differs from Python: integers have 64 bits (beyond is an error), names are ASCII, and a generator has no text.
 //
 // A template is untrusted code. It sees nothing but the values given to it, and its work, output, strings, recursion and
 // nesting are bounded. Everything that goes wrong is an Error (Exit::data) "NAME:LINE:COLUMN: what".

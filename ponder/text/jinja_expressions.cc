@@ -15,13 +15,6 @@ constexpr std::string_view kTooLarge = "is beyond 64 bits; Python has larger int
 
 bool is_big(const Value& v) { return v.is(Value::Kind::big_integer); }
 
-// For messages: "a str", "None".
-std::string described(const Value& v) {
-  if (v.is_none()) return "None";
-  if (v.is_undefined()) return "undefined";
-  return fmt::format("{} {}", v.is(Value::Kind::integer) ? "an" : "a", v.type_name());
-}
-
 int64_t checked_power(int64_t base, int64_t exponent) {
   int64_t result = 1;
   for (; exponent > 0; exponent >>= 1) {

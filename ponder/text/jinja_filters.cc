@@ -86,7 +86,7 @@ Value indented(Interpreter& in, const Value& subject, const Arguments& args) {
     in.meter.string(static_cast<size_t>(width));
     margin = std::string(static_cast<size_t>(width), ' ');
   }
-  if (!subject.is_string()) fail("indent is for strings, not for a {}", subject.type_name());
+  if (!subject.is_string()) fail("indent is for strings, not for {}", described(subject));
   const bool blank = b.flag(2, false);
   std::string out = b.flag(1, false) ? margin : "";
   const std::string with_end = subject.text() + "\n";
@@ -102,7 +102,7 @@ Value indented(Interpreter& in, const Value& subject, const Arguments& args) {
 
 Value truncated(Interpreter& in, const Value& subject, const Arguments& args) {
   const Bound b(args, "truncate", {"length", "killwords", "end", "leeway"}, 0);
-  if (!subject.is_string()) fail("truncate is for strings, not for a {}", subject.type_name());
+  if (!subject.is_string()) fail("truncate is for strings, not for {}", described(subject));
   const std::string end = b[2] ? b.string(2) : "...";
   const int64_t length = b.integer(0, 255), leeway = b[3] && b[3]->is_none() ? 5 : b.integer(3, 5);
   const auto end_length = static_cast<int64_t>(count_code_points(end));
@@ -262,7 +262,7 @@ Value to_real(Interpreter&, const Value& subject, const Arguments& args) {
 
 Value absolute(Interpreter&, const Value& subject, const Arguments& args) {
   const Bound b(args, "abs", {}, 0);
-  if (!subject.is_number()) fail("abs is for numbers, not for a {}", subject.type_name());
+  if (!subject.is_number()) fail("abs is for numbers, not for {}", described(subject));
   if (!subject.is_integral()) return Value::real(std::fabs(subject.as_real()));
   if (subject.as_integer() == std::numeric_limits<int64_t>::min()) fail("abs: beyond 64 bits");
   return Value::integer(std::abs(subject.as_integer()));
@@ -271,7 +271,7 @@ Value absolute(Interpreter&, const Value& subject, const Arguments& args) {
 Value rounded(Interpreter&, const Value& subject, const Arguments& args) {
   const Bound b(args, "round", {"precision", "method"}, 0);
   const std::string method = b[1] ? b.string(1) : "common";
-  if (!subject.is_number()) fail("round is for numbers, not for a {}", subject.type_name());
+  if (!subject.is_number()) fail("round is for numbers, not for {}", described(subject));
   const int64_t precision = std::clamp<int64_t>(b.integer(0, 0), -400, 400);
   const double x = subject.as_real();
   if (method == "common") {
@@ -311,7 +311,7 @@ Value length(Interpreter& in, const Value& subject, const Arguments& args) {
         break;
       }
       [[fallthrough]];
-    default: fail("a {} has no length; `| list | length` counts what a filter gives", subject.type_name());
+    default: fail("{} has no length; `| list | length` counts what a filter gives", described(subject));
   }
   return Value::integer(static_cast<int64_t>(n));
 }
@@ -359,6 +359,8 @@ Value reversed(Interpreter& in, const Value& subject, const Arguments& args) {
   const Bound b(args, "reverse", {}, 0);
   auto items = in.iterate(subject);
   std::reverse(items.begin(), items.end());
+  const bool of_generator = subject.is(Value::Kind::iterator) && subject.as_iterator().once;
+  if (of_generator) return Value::list(std::move(items));  // as Jinja has it
   if (!subject.is_string()) return generator(in, std::move(items));
   std::string out;
   for (const Value& c : items) out += c.text();
@@ -368,7 +370,7 @@ Value reversed(Interpreter& in, const Value& subject, const Arguments& args) {
 Value items_of(Interpreter& in, const Value& subject, const Arguments& args) {
   const Bound b(args, "items", {}, 0);
   if (subject.is_undefined()) return generator(in, {});
-  if (!subject.is_dict()) fail("items is for a dict, not for a {}", subject.type_name());
+  if (!subject.is_dict()) fail("items is for a dict, not for {}", described(subject));
   Value::Items items;
   for (const auto& [key, value] : subject.members()) items.push_back(Value::tuple({key, value}));
   return generator(in, std::move(items));
@@ -409,7 +411,7 @@ Value dict_sorted(Interpreter& in, const Value& subject, const Arguments& args) 
   const Bound b(args, "dictsort", {"case_sensitive", "by", "reverse"}, 0);
   const std::string by = b[1] ? b.string(1) : "key";
   if (by != "key" && by != "value") fail("dictsort is by key or by value");
-  if (!subject.is_dict()) fail("dictsort is for a dict, not for a {}", subject.type_name());
+  if (!subject.is_dict()) fail("dictsort is for a dict, not for {}", described(subject));
   Value::Items items, keys;
   for (const auto& [key, value] : subject.members()) {
     in.meter.work();

@@ -77,7 +77,7 @@ std::string format_number(const Value& v, const Spec& spec) {
   const bool integral =
       v.is_integral() && (spec.type == 0 || std::string_view("dxXob").find(spec.type) != std::string_view::npos);
   if (!integral && spec.type != 0 && std::string_view("eEfFgG%").find(spec.type) == std::string_view::npos)
-    fail("the format {} does not fit a {}", quoted(std::string(1, spec.type)), v.type_name());
+    fail("the format {} does not fit {}", quoted(std::string(1, spec.type)), described(v));
   const bool negative = integral ? v.as_integer() < 0 : std::signbit(v.as_real()) && !std::isnan(v.as_real());
   Spec used = spec;
   if (!integral && spec.type == 0 && spec.precision >= 0) used.type = 'g';
@@ -169,14 +169,14 @@ class Percent {
       if (spec.align == 0) spec.align = '>';
       out_ += format_text(type == 's' ? to_text(v, meter_) : to_repr(v, meter_), spec);
     } else if (std::string_view("diuxXoeEfFgG").find(type) != std::string_view::npos) {
-      if (!v.is_number()) fail("%{} needs a number, not a {}", type, v.type_name());
+      if (!v.is_number()) fail("%{} needs a number, not {}", type, described(v));
       if (zero && spec.align == 0) spec.fill = "0", spec.align = '=';
       spec.type = type == 'i' || type == 'u' ? 'd' : type;
       const bool to_integer = spec.type == 'd' && !v.is_integral();
       if (to_integer && !(std::fabs(v.as_real()) < 9e18)) fail("%d of a number beyond 64 bits");
       out_ += format_number(to_integer ? Value::integer(static_cast<int64_t>(v.as_real())) : v, spec);
     } else {
-      fail("%{} is not a format; there are %s %r %d %i %u %x %X %o %e %f %g %%", quoted(std::string(1, type)));
+      fail("{} is not a format; there are %s %r %d %i %u %x %X %o %e %f %g %%", quoted(std::string("%") + type));
     }
     meter_.string(out_.size());
   }
@@ -209,7 +209,10 @@ Spec read_spec(const std::string& s) {
   else
     has('-');
   spec.alternate = has('#');
-  if (has('0') && spec.align == 0) spec.fill = "0", spec.align = '=';
+  if (has('0')) {
+    if (spec.fill == " ") spec.fill = "0";
+    if (spec.align == 0) spec.align = '=';
+  }
   spec.width = read_number(s, at);
   spec.commas = has(',');
   if (has('.')) spec.precision = read_number(s, at);
@@ -285,12 +288,12 @@ std::string format_braces(const std::string& format, const Arguments& args, Inte
       fail("!{} is not a conversion; there are !r and !s", conversion);
     if (spec.empty())
       out += to_text(v, in.meter);
-    else if (v.is_number() && !(v.is(Value::Kind::boolean) && how.type == 0))
+    else if (v.is_number())
       out += format_number(v, how);
-    else if (v.is_string() || v.is(Value::Kind::boolean))
+    else if (v.is_string() && (how.type == 0 || how.type == 's'))
       out += format_text(to_text(v, in.meter), how);
     else
-      fail("a {} takes no format", v.type_name());
+      fail("{} takes no format", described(v));
     in.meter.string(out.size());
   }
   return out;

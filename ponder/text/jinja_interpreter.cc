@@ -160,14 +160,14 @@ Bound::Bound(const Arguments& args, std::string_view function, std::initializer_
 int64_t Bound::integer(size_t i, int64_t otherwise) const {
   if (!values_[i]) return otherwise;
   if (!values_[i]->is_integral())
-    fail("{}: {} must be an integer, not a {}", function_, names_[i], values_[i]->type_name());
+    fail("{}: {} must be an integer, not {}", function_, names_[i], described(*values_[i]));
   return values_[i]->as_integer();
 }
 
 const std::string& Bound::string(size_t i) const {
   if (!values_[i]->is_string())
     fail("{}: {} must be a string, not {} {}", function_, names_[i], values_[i]->is_none() ? "" : "a",
-         values_[i]->type_name());
+         described(*values_[i]));
   return values_[i]->text();
 }
 
@@ -393,7 +393,7 @@ Value* Interpreter::find_name(std::string_view name) {
 Value Interpreter::call(const Value& callee, const Arguments& args) {
   const Deeper deeper(*this);
   if (callee.is_undefined()) fail("{}, so it cannot be called", callee.text());
-  if (!callee.is(Value::Kind::object)) fail("a {} cannot be called", callee.type_name());
+  if (!callee.is(Value::Kind::object)) fail("{} cannot be called", described(callee));
   return callee.as_object()->call(*this, args);
 }
 
@@ -453,7 +453,7 @@ Value Interpreter::new_namespace(const Arguments& args) {
   namespaces_.push_back(ns);
   if (args.positional.size() > 1) fail("namespace takes one dict at most");
   for (const Value& v : args.positional) {
-    if (!v.is_dict()) fail("namespace takes a dict and named values, not a {}", v.type_name());
+    if (!v.is_dict()) fail("namespace takes a dict and named values, not {}", described(v));
     for (const auto& [key, value] : v.members()) ns->set(text(key), value);
   }
   for (const auto& [name, value] : args.named) ns->set(name, value);

@@ -132,7 +132,7 @@ class JsonPrinter {
       case Value::Kind::undefined: fail("{}, and JSON has no undefined", v.text());
       case Value::Kind::iterator:
       case Value::Kind::object:
-        fail("{} has no form in JSON; `| list` makes a list of what a filter gives", v.type_name());
+        fail("{} has no form in JSON; `| list` makes a list of what a filter gives", described(v));
     }
   }
 
@@ -154,7 +154,7 @@ class JsonPrinter {
         value(k);
         out_ += '"';
         return;
-      default: fail("a {} as a key has no form in JSON", k.type_name());
+      default: fail("{} as a key has no form in JSON", described(k));
     }
   }
 

@@ -187,7 +187,7 @@ Value join(Interpreter& in, const Value& self, const Arguments& args) {
   std::string out;
   bool first = true;
   for (const Value& v : in.iterate(*b[0])) {
-    if (!v.is_string()) fail("join takes strings, not a {}; the filter `| join` takes anything", v.type_name());
+    if (!v.is_string()) fail("join takes strings, not {}; the filter `| join` takes anything", described(v));
     in.meter.string(out.size() / 16 + v.text().size() + self.text().size());
     if (!std::exchange(first, false)) out += self.text();
     out += v.text();

@@ -668,7 +668,7 @@ class Parser {
     } else if ((t.kind == Kind::name && t.text != "else" && t.text != "or" && t.text != "and") ||
                t.kind == Kind::string || t.kind == Kind::integer || t.kind == Kind::real || is_op("[") || is_op("{")) {
       if (is_word("is")) fail(t.at, "tests cannot be chained; write (a is b) and (a is c)");
-      // A test takes one argument without brackets: `x is divisibleby 3`. `if` is one too far for `a if x is y else b`.
+      // A test takes one argument without brackets: `x is divisibleby 3`. These words go on after a test instead.
       if (!is_word("if") && !is_word("not") && !is_word("in") && !is_word("recursive")) {
         ExprPtr argument = postfix(primary());
         deepen(*e, argument);

@@ -1,4 +1,5 @@
 // The tests of `x is ...`. docs: https://jinja.palletsprojects.com/templates/#builtin-tests
+#include <cmath>
 #include <map>
 
 #include "ponder/text/jinja_interpreter.h"
@@ -54,13 +55,14 @@ bool cased(Interpreter& in, const Value& v, const Arguments& args) {
 template <int remainder>
 bool has_parity(Interpreter&, const Value& v, const Arguments& args) {
   const Bound b(args, "odd and even", {}, 0);
-  if (!v.is_integral()) fail("odd and even are for integers, not for a {}", v.type_name());
+  if (v.is(Kind::real)) return std::fabs(std::fmod(v.as_real(), 2)) == remainder;
+  if (!v.is_integral()) fail("odd and even are for integers, not for {}", described(v));
   return (v.as_integer() & 1) == remainder;
 }
 
 bool is_divisible(Interpreter&, const Value& v, const Arguments& args) {
   const Bound b(args, "divisibleby", {"num"}, 1);
-  if (!v.is_integral()) fail("divisibleby is for integers, not for a {}", v.type_name());
+  if (!v.is_integral()) fail("divisibleby is for integers, not for {}", described(v));
   const int64_t by = b.integer(0, 0);
   if (by == 0) fail("divisibleby zero");
   return by == -1 || v.as_integer() % by == 0;

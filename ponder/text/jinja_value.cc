@@ -264,6 +264,12 @@ const char* Value::type_name() const {
   return "";
 }
 
+std::string described(const Value& v) {
+  if (v.is_none() || v.is_undefined()) return v.type_name();
+  const std::string name = v.is(Value::Kind::iterator) ? v.as_iterator().type : v.type_name();
+  return fmt::format("{} {}", name[0] == 'i' || name[0] == 'o' ? "an" : "a", name);
+}
+
 void check_hashable(const Value& key) {
   if (key.is(Value::Kind::tuple)) {
     for (const Value& part : key.items())

@@ -148,6 +148,8 @@ bool equal(const Value& a, const Value& b, Meter& meter);
 // < 0, 0, > 0 as a is before, at or after b; a Failure if Python has no order for them. NaN is after everything.
 int compare(const Value& a, const Value& b, Meter& meter);
 bool unordered(const Value& a, const Value& b);  // a NaN among two numbers
+// For messages: "a str", "an int", "None".
+std::string described(const Value& v);
 // str(v) and repr(v).
 std::string to_text(const Value& v, Meter& meter);
 std::string to_repr(const Value& v, Meter& meter);

@@ -202,7 +202,11 @@ std::string WordLevel::to_json() const {
   return j.dump(1) + "\n";
 }
 
-ByteLevel::ByteLevel() : Tokenizer(byte_tokens(), marks(std::array<int32_t, 3>{256, 257, 258})) {}
+ByteLevel::ByteLevel() : Tokenizer(byte_tokens(), marks(std::array<int32_t, 3>{256, 257, 258})) {
+  SpecialIds ids = special();
+  ids.add_bos = true;  // as the texts that these models are trained on
+  set_special(ids);
+}
 
 void ByteLevel::encode_stretch(std::string_view text, Specials, std::vector<int32_t>& out) const {
   out.reserve(out.size() + text.size());

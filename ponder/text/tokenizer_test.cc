@@ -1,6 +1,7 @@
 #include "ponder/text/tokenizer.h"
 
 #include <gtest/gtest.h>
+#include <zstd.h>
 
 #include <array>
 
@@ -110,6 +111,84 @@ TEST(TokenizerFile, ErrorsSayWhat) {
   }
   EXPECT_FALSE(error_of(std::string(100'000, '[')).empty());
   EXPECT_THROW(load_tokenizer("/nonexistent/tokenizer.json"), Error);
+}
+
+// A byte-level BPE of few tokens, with parts of the file replaced.
+std::string bpe_json(std::string_view pre, std::string_view model = "",
+                     std::string_view merges = R"(["a b",["ab","c"]])", std::string_view rest = "") {
+  return fmt::format(R"({{"added_tokens":[{{"id":5,"content":"<s>","special":true}}],"pre_tokenizer":{},{})"
+                     R"("model":{{"type":"BPE",{}"vocab":{{"a":0,"b":1,"c":2,"ab":3,"abc":4}},"merges":{}}}}})",
+                     pre, rest, model, merges);
+}
+constexpr std::string_view kByteLevel = R"({"type":"ByteLevel","add_prefix_space":false})";
+
+TEST(TokenizerFile, ReadsBpe) {
+  const auto t = parse_tokenizer(bpe_json(kByteLevel), "t.json");
+  EXPECT_EQ(t->encode("abcab<s>c"), (std::vector<int32_t>{4, 3, 5, 2}));
+  EXPECT_FALSE(t->special().add_bos);
+  const auto llama =
+      parse_tokenizer(bpe_json(kByteLevel, "", R"(["a b"])",
+                               R"("post_processor":{"type":"Sequence","processors":[{"type":"TemplateProcessing",)"
+                               R"("single":[{"SpecialToken":{"id":"<s>"}},{"Sequence":{"id":"A"}}]}]},)"),
+                      "t.json");
+  EXPECT_TRUE(llama->special().add_bos);
+  EXPECT_EQ(llama->special().bos, 5);
+  EXPECT_EQ(llama->encode("abc"), (std::vector<int32_t>{3, 2}));
+  EXPECT_EQ(parse_tokenizer(bpe_json(kByteLevel, R"("ignore_merges":true,)", R"(["a b"])"), "t.json")->encode("abc"),
+            (std::vector<int32_t>{4}));
+  // A byte without a token vanishes, or is the unknown token.
+  EXPECT_EQ(t->encode("axxb"), (std::vector<int32_t>{3}));
+  EXPECT_EQ(parse_tokenizer(bpe_json(kByteLevel, R"("unk_token":"c",)"), "t.json")->encode("axxb"),
+            (std::vector<int32_t>{0, 2, 2, 1}));
+  EXPECT_EQ(parse_tokenizer(bpe_json(kByteLevel, R"("unk_token":"c","fuse_unk":true,)"), "t.json")->encode("axxb"),
+            (std::vector<int32_t>{0, 2, 1}));
+}
+
+TEST(TokenizerFile, ReadsPacked) {
+  const TempFolder folder;
+  const std::string json = bpe_json(kByteLevel), path = folder.file("tokenizer.json.zst");
+  std::string packed(ZSTD_compressBound(json.size()), '\0');
+  packed.resize(ZSTD_compress(packed.data(), packed.size(), json.data(), json.size(), 3));
+  write_file_atomic(path, packed);
+  EXPECT_EQ(load_tokenizer(path)->to_json(), json);
+  for (const auto& bad :
+       {packed.substr(0, packed.size() - 3), packed.substr(0, 5), packed.substr(0, 8) + "xxxxxxxxxxx"}) {
+    write_file_atomic(path, bad);
+    EXPECT_THROW(load_tokenizer(path), Error);
+  }
+}
+
+TEST(TokenizerFile, NamesWhatIsNotSupported) {
+  const auto sequence = [](std::string_view step) {
+    return fmt::format(R"({{"type":"Sequence","pretokenizers":[{},{}]}})", step, kByteLevel);
+  };
+  const auto split = [&](std::string_view pattern, std::string_view behavior = "Isolated") {
+    return bpe_json(
+        sequence(fmt::format(R"({{"type":"Split","pattern":{{"Regex":"{}"}},"behavior":"{}"}})", pattern, behavior)));
+  };
+  const std::pair<std::string, const char*> cases[] = {
+      {bpe_json("null"), "SentencePiece"},
+      {bpe_json(R"({"type":"Metaspace"})"), "Metaspace"},
+      {bpe_json(R"({"type":"ByteLevel","add_prefix_space":true})"), "add_prefix_space"},
+      {bpe_json(kByteLevel, R"("byte_fallback":true,)"), "SentencePiece"},
+      {bpe_json(kByteLevel, R"("dropout":0.1,)"), "dropout"},
+      {bpe_json(kByteLevel, R"("end_of_word_suffix":"</w>",)"), "end_of_word_suffix"},
+      {bpe_json(kByteLevel, R"("unk_token":"?",)"), "unk_token"},
+      {bpe_json(kByteLevel, "", R"(["ab"])"), "two tokens"},
+      {bpe_json(kByteLevel, "", R"(["a z"])"), "vocabulary"},
+      {bpe_json(kByteLevel, "", "[3]"), "neither"},
+      {bpe_json(kByteLevel, "", "3"), "merges"},
+      {bpe_json(kByteLevel, "", "[]", R"("normalizer":{"type":"Prepend"},)"), "Prepend"},
+      {split("a", "MergedWithNext"), "MergedWithNext"},
+      {split("(a"), "does not compile"},
+      {split("[a&&b]"), "intersection"},
+      {split("[a[b]]"), "class inside a class"},
+      {split(""), "expression of 0 bytes"},
+  };
+  for (const auto& [json, expected] : cases) {
+    const std::string error = error_of(json);
+    EXPECT_NE(error.find(expected), std::string::npos) << json << ": " << error;
+  }
 }
 
 // A damaged file is an error or another tokenizer, never anything else.

@@ -80,8 +80,23 @@ void append_utf8(std::string& out, uint32_t c) {
 }
 
 bool may_change_in_nfc(std::string_view text) {
-  // Nothing below U+0300 composes or decomposes by itself in NFC, and those are led by bytes below 0xCC.
-  return std::any_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) >= 0xCC; });
+  // Below U+0300 (led by bytes below 0xCC) nothing changes by itself. Above, what does not decompose, is no mark and
+  // composes with nothing in front of it stays as it is.
+  constexpr uint16_t kNone = UINT16_MAX, kSecond = 0x8000;
+  for (size_t i = 0; i < text.size();) {
+    if (static_cast<unsigned char>(text[i]) < 0xCC) {
+      ++i;
+      continue;
+    }
+    const CodePoint c = code_point(text.data() + i);
+    i += c.bytes;
+    const auto* p = utf8proc_get_property(static_cast<utf8proc_int32_t>(c.value));
+    const bool hangul = (c.value >= 0x1160 && c.value <= 0x11FF) || (c.value >= 0xAC00 && c.value <= 0xD7A3);
+    if (hangul || p->combining_class != 0 || (p->decomp_seqindex != kNone && p->decomp_type == 0) ||
+        (p->comb_index != kNone && (p->comb_index & kSecond)))
+      return true;
+  }
+  return false;
 }
 
 std::string to_nfc(std::string_view text) {

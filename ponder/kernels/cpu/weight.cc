@@ -17,6 +17,8 @@ namespace {
 constexpr int64_t kTaskColumns = 256;    // of expanded weights: with kDepth, a part of the L2 cache
 constexpr int64_t kTaskRows = 256;       // and so many rows of whole numbers, kIntegerDepth deep, another
 constexpr int64_t kIntegerDepth = 1024;  // a panel so deep stays in the L1 cache while rows pass over it
+constexpr int64_t kPlainDepth = 512;
+constexpr int64_t kAhead = 8192;  // bytes; where a panel is read once, the distance to what is fetched
 // What work takes on one thread, about: a product below kInline is not worth waking anyone, a task below kSmallest not
 // worth claiming.
 constexpr int64_t kInlineNs = 3000, kSmallestNs = 1000;
@@ -77,42 +79,67 @@ struct Task {
   int64_t m0, m1, n0, n1;
 };
 
-void integer_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels) {
-  const int width = sub_blocks(t.part->type).elements;
-  const int64_t rows = t.m1 - t.m0, strips = ceil_div(rows, kernels.integer_rows);
-  const int64_t block_bytes = panel_bytes(t.part->type, width), panel = panel_bytes(t.part->type, g.k);
-  const int64_t blocks = g.k / width, chunk = strips == 1 ? blocks : kIntegerDepth / width;
-  IntegerStrip s;
-  s.layout = width == 256 ? p.wide : p.narrow;
+// Strips of rows over all panels of a task, `depth` numbers along k at a time. place(strip, k0, k1, row) sets what only
+// this kind of strip has, run(strip) computes it.
+template <class S, class Place, class Run>
+void over_panels(const WeightGemm& g, const Task& t, int max_rows, int64_t depth, Place&& place, Run&& run) {
+  const BlockType type = t.part->type;
+  const int64_t rows = t.m1 - t.m0, strips = ceil_div(rows, max_rows), panel = panel_bytes(type, g.k);
+  if (strips == 1) depth = g.k;
+  const int64_t ahead_step = ceil_div(depth_bytes(type, 256) * S::kAheadNumbers / 256, strips);
+  S s{};
   s.ldc = g.ldc;
-  const std::byte* first = (width == 256 ? p.wide_rows : p.narrow_rows) + t.row * s.layout.bytes();
-  for (s.begin = 0; s.begin < blocks; s.begin = s.end) {
-    s.end = std::min(blocks, s.begin + chunk);
-    s.add = s.begin > 0;
+  for (int64_t k0 = 0; k0 < g.k; k0 += depth) {
+    const int64_t k1 = std::min(g.k, k0 + depth);
+    s.add = k0 > 0;
     for (int64_t j = t.n0; j < t.n1; j += kPanel) {
-      s.w = t.packed + j / kPanel * panel + s.begin * block_bytes;
+      s.w = t.packed + j / kPanel * panel + depth_bytes(type, k0);
       s.n = std::min<int64_t>(kPanel, t.n1 - j);
-      s.bias = t.bias && s.end == blocks ? t.bias + j : nullptr;
-      for (int64_t i = 0; i < strips; ++i) {
+      s.bias = t.bias && k1 == g.k ? t.bias + j : nullptr;
+      // Next comes the panel beside this one, or the first one further down.
+      const bool last = j + kPanel >= t.n1;
+      s.ahead = strips == 1 ? s.w + kAhead
+                : last      ? t.packed + t.n0 / kPanel * panel + depth_bytes(type, k1)
+                            : s.w + panel;
+      s.ahead_step = strips > 1 && last && k1 == g.k ? 0 : ahead_step;
+      for (int64_t i = 0; i < strips; ++i) {  // of equal height, to within one row
         const int64_t m0 = t.m0 + rows * i / strips, m1 = t.m0 + rows * (i + 1) / strips;
         s.rows = static_cast<int>(m1 - m0);
-        s.a = first + m0 * s.layout.bytes();
         s.c = t.c + m0 * g.ldc + j;
-        kernels.integer_strip(t.part->type, s);
+        place(s, k0, k1, m0);
+        run(s);
+        s.ahead += (k1 - k0) / S::kAheadNumbers * s.ahead_step;
       }
     }
   }
 }
 
+void integer_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels) {
+  const int width = sub_blocks(t.part->type).elements;
+  const QuantizedRow layout = width == 256 ? p.wide : p.narrow;
+  const std::byte* a = (width == 256 ? p.wide_rows : p.narrow_rows) + t.row * layout.bytes();
+  over_panels<IntegerStrip>(
+      g, t, kernels.integer_rows, kIntegerDepth,
+      [&](IntegerStrip& s, int64_t k0, int64_t k1, int64_t row) {
+        s.a = a + row * layout.bytes();
+        s.layout = layout;
+        s.begin = k0 / width;
+        s.end = k1 / width;
+      },
+      [&](const IntegerStrip& s) { kernels.integer_strip(t.part->type, s); });
+}
+
 void plain_task(const WeightGemm& g, const Task& t, const WeightKernels& kernels) {
-  PlainStrip s{t.a + t.m0 * t.lda, t.lda, static_cast<int>(t.m1 - t.m0), nullptr, g.k, nullptr, g.ldc, 0, nullptr};
-  for (int64_t j = t.n0; j < t.n1; j += kPanel) {
-    s.w = t.packed + j / kPanel * panel_bytes(t.part->type, g.k);
-    s.c = t.c + t.m0 * g.ldc + j;
-    s.n = std::min<int64_t>(kPanel, t.n1 - j);
-    s.bias = t.bias ? t.bias + j : nullptr;
-    kernels.plain_strip(t.part->type, s);
-  }
+  const BlockType type = t.part->type;
+  over_panels<PlainStrip>(
+      g, t, kernels.plain_rows, kPlainDepth,
+      [&](PlainStrip& s, int64_t k0, int64_t k1, int64_t row) {
+        s.a = t.a + row * t.lda + k0;
+        s.lda = t.lda;
+        s.k = k1 - k0;
+        s.scales = reinterpret_cast<const float*>(s.w + depth_bytes(type, g.k - k0)) + k0 / kScaleBlock * kPanel;
+      },
+      [&](const PlainStrip& s) { kernels.plain_strip(type, s); });
 }
 
 // Where a thread expands its chunk of W.
@@ -169,8 +196,7 @@ void expanding_task(const WeightGemm& g, const Task& t, const WeightKernels& ker
 void run_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels,
               const MicroKernels& floats) {
   if (integers(g, t.part->type)) return integer_task(g, p, t, kernels);
-  if (is_plain(t.part->type) && t.part->type != BlockType::f32 && t.m1 - t.m0 <= kernels.plain_rows)
-    return plain_task(g, t, kernels);
+  if (is_plain(t.part->type) && t.part->type != BlockType::f32) return plain_task(g, t, kernels);
   expanding_task(g, t, kernels, floats);
 }
 

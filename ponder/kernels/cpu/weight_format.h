@@ -1,7 +1,9 @@
 // How packed weights lie in memory, the same for all instruction sets.
 //
 // A packed matrix is a row of panels of kPanel = 32 outputs, so that SIMD lanes run over outputs. A panel of
-//  - F32, F16, BF16, FP8: is [k][32] numbers; FP8 is followed by f32 scales [ceil(k / 128)][32].
+//  - F32, F16, BF16, FP8: is [k][32] numbers; FP8 is followed by f32 scales [ceil(k / 128)][32], times 2^8 (kernels
+//    read codes as 2^-8 of what they are), which is exact for scales below 2^120; the
+//    scale of numbers with a NaN among them is NaN, and so is any sum with one of them.
 //  - quantised blocks: is the blocks along k, each with what 32 rows have at that place:
 //      scales [32] (f16; E8M0 for MXFP4), minima [32] (f16) where there are minima;
 //      sub-scales [sub-blocks][32], sub-minima [sub-blocks][32] (one byte each) where a block has sub-blocks;

@@ -37,10 +37,10 @@ constexpr int kPanelVecs = kPanel / kWidth;
 
 // Tiles of integer products: rows x vectors.
 #if HWY_TARGET == HWY_AVX3
-constexpr int kRows = 6, kVecs = 2, kFewRows = 6, kPlainRows = 6;
+constexpr int kRows = 6, kVecs = 2, kFewRows = 6, kPlainRows = 14, kPlainFewRows = 14;
 constexpr bool kUnsignedDot = true;
 #else
-constexpr int kRows = 4, kVecs = 2, kFewRows = 1, kPlainRows = 2;
+constexpr int kRows = 4, kVecs = 2, kFewRows = 1, kPlainRows = 6, kPlainFewRows = 2;
 constexpr bool kUnsignedDot = false;
 #endif
 
@@ -235,6 +235,7 @@ HWY_NOINLINE void integer_tile(const IntegerStrip& s) {
                                            : s.layout.sums()) +
                             s.begin * f.subs() * 4;
     const uint8_t* w = reinterpret_cast<const uint8_t*>(s.w);
+    const std::byte* ahead = s.ahead;
     VF y[rows][vecs];
     if (!s.add)
       PONDER_EACH y[i][v] = hn::Zero(d);
@@ -267,6 +268,8 @@ HWY_NOINLINE void integer_tile(const IntegerStrip& s) {
       };
       const uint8_t* unit = w + f.header() + lane * 4;
       for (int u = 0; u < f.block / 32; ++u, unit += f.unit(), a += 32) {
+        for (int64_t i = 0; i < s.ahead_step; i += 64) __builtin_prefetch(ahead + i);
+        ahead += s.ahead_step;
         if constexpr (f.sub == 16) {
           add_sub(unit, 2 * u, std::integral_constant<int, 0>());
           add_sub(unit, 2 * u + 1, std::integral_constant<int, 4>());
@@ -305,92 +308,97 @@ void integer_strip(BlockType type, const IntegerStrip& s) {
 
 // ---- numbers as they are ---------------------------------------------------------------------------------------------
 template <BlockType type>
-HWY_INLINE VF load_plain(const std::byte* p) {  // FP8 without its scale
-  const DF d;
-  const hn::Rebind<uint16_t, DF> d16;
-  const uint16_t* halves = reinterpret_cast<const uint16_t*>(p);
-  if constexpr (type == BlockType::f32) {
-    return hn::LoadU(d, reinterpret_cast<const float*>(p));
-  } else if constexpr (type == BlockType::f16) {
-    return load_f16(reinterpret_cast<const uint8_t*>(p));
-  } else if constexpr (type == BlockType::bf16) {
-    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(DU(), hn::LoadU(d16, halves))));
-  } else {
-    // The fields of FP8 moved into those of f16, whose exponents are 8 higher; subnormals are f16's then. The one NaN
-    // of FP8 would be a number.
-    const hn::Rebind<uint8_t, DF> d8;
-    const auto x = hn::PromoteTo(d16, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(p)));
-    const auto low = hn::And(x, hn::Set(d16, 0x7F));
-    const auto sign = hn::ShiftLeft<8>(hn::And(x, hn::Set(d16, 0x80)));
-    const auto magnitude = hn::IfThenElse(hn::Eq(low, hn::Set(d16, 0x7F)), hn::Set(d16, 0x7E00), hn::ShiftLeft<7>(low));
-    const hn::Rebind<hwy::float16_t, DF> dh;
-    return hn::Mul(hn::PromoteTo(d, hn::BitCast(dh, hn::Or(sign, magnitude))), hn::Set(d, 256.f));
-  }
-}
-
-template <BlockType type>
 constexpr int kBytes = type == BlockType::f32   ? 4
                        : type == BlockType::fp8 ? 1
                                                 : 2;
 
-// `blocks` blocks of kDotBlock side by side (their chains are independent), each of `k` numbers.
-template <BlockType type, int rows, int blocks>
-HWY_INLINE void dot_blocks(const float* a, int64_t lda, const std::byte* w, const float* scales, int64_t k,
-                           VF (&y)[rows][kPanelVecs]) {
-  constexpr int vecs = kPanelVecs;
+// Numbers of one row of a panel; FP8 times 2^-8, which is in its packed scales.
+template <BlockType type, int vecs>
+HWY_INLINE void load_row(const std::byte* p, VF (&w)[vecs]) {
   const DF d;
-  constexpr int kRowBytes = kPanel * kBytes<type>;
-  VF sum[blocks][rows][vecs], scale[blocks][vecs];
-  PONDER_UNROLL for (int b = 0; b < blocks; ++b) PONDER_EACH sum[b][i][v] = hn::Zero(d);
-  if constexpr (type == BlockType::fp8)
-    PONDER_UNROLL for (int b = 0; b < blocks; ++b) PONDER_UNROLL for (int v = 0; v < vecs; ++v) scale[b][v] =
-        hn::LoadU(d, scales + b * kPanel + v * kWidth);
-  for (int64_t x = 0; x < k; ++x, w += kRowBytes, ++a) PONDER_UNROLL for (int b = 0; b < blocks; ++b) {
-      VF wv[vecs];
-      PONDER_UNROLL for (int v = 0; v < vecs; ++v) {
-        wv[v] = load_plain<type>(w + b * kDotBlock * kRowBytes + v * kWidth * kBytes<type>);
-        if constexpr (type == BlockType::fp8) wv[v] = hn::Mul(wv[v], scale[b][v]);
-      }
-      PONDER_UNROLL for (int i = 0; i < rows; ++i) {
-        const VF av = hn::Set(d, a[i * lda + b * kDotBlock]);
-        PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[b][i][v] = hn::MulAdd(av, wv[v], sum[b][i][v]);
+  if constexpr (type == BlockType::fp8) {
+    // The fields of FP8 moved into those of f16, whose exponents are 8 higher; subnormals are f16's then. (Where the one
+    // NaN of FP8 stands, which this makes a number, the packed scale is NaN.)
+    const hn::Repartition<uint16_t, DF> d16;
+    const hn::Half<decltype(d16)> half;
+    const hn::Rebind<uint8_t, decltype(d16)> d8;
+    const hn::Rebind<hwy::float16_t, DF> dh;
+    PONDER_UNROLL for (int v = 0; v < vecs; v += 2) {
+      const auto x = hn::PromoteTo(d16, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(p) + v * kWidth));
+      const auto y = hn::Or(hn::And(hn::ShiftLeft<8>(x), hn::Set(d16, 0x8000)),
+                            hn::And(hn::ShiftLeft<7>(x), hn::Set(d16, 0x3F80)));
+      w[v] = hn::PromoteTo(d, hn::BitCast(dh, hn::LowerHalf(half, y)));
+      w[v + 1] = hn::PromoteTo(d, hn::BitCast(dh, hn::UpperHalf(half, y)));
+    }
+  } else {
+    PONDER_UNROLL for (int v = 0; v < vecs; ++v, p += kWidth * kBytes<type>) {
+      if constexpr (type == BlockType::f32) {
+        w[v] = hn::LoadU(d, reinterpret_cast<const float*>(p));
+      } else if constexpr (type == BlockType::f16) {
+        w[v] = load_f16(reinterpret_cast<const uint8_t*>(p));
+      } else {
+        const hn::Rebind<uint16_t, DF> d16;
+        w[v] = hn::BitCast(
+            d, hn::ShiftLeft<16>(hn::PromoteTo(DU(), hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)))));
       }
     }
-  PONDER_UNROLL for (int b = 0; b < blocks; ++b) PONDER_EACH y[i][v] = hn::Add(y[i][v], sum[b][i][v]);
+  }
 }
 
-template <BlockType type, int rows>
+template <BlockType type, int rows, int vecs>
 HWY_NOINLINE void plain_tile(const PlainStrip& s) {
-  constexpr int vecs = kPanelVecs, blocks = rows == 1 ? (vecs == 2 ? 4 : 2) : rows <= 3 && vecs == 2 ? 2 : 1;
-  constexpr int64_t kBlockBytes = kDotBlock * kPanel * kBytes<type>;
+  constexpr int kRowBytes = kPanel * kBytes<type>;
   const DF d;
-  VF y[rows][vecs];
-  PONDER_EACH y[i][v] = hn::Zero(d);
-  const float* scales = reinterpret_cast<const float*>(s.w + s.k * kPanel);  // FP8
-  const float* a = s.a;
-  const std::byte* w = s.w;
-  int64_t k = 0;
-  for (; k + blocks * kDotBlock <= s.k; k += blocks * kDotBlock) {
-    dot_blocks<type, rows, blocks>(a + k, s.lda, w, scales, kDotBlock, y);
-    w += blocks * kBlockBytes;
-    scales += blocks * kPanel;
-  }
-  for (; k < s.k; k += kDotBlock) {
-    dot_blocks<type, rows, 1>(a + k, s.lda, w, scales, s.k - k < kDotBlock ? s.k - k : kDotBlock, y);
-    w += kBlockBytes;
-    scales += kPanel;
-  }
-  PONDER_EACH {
-    const auto mask = first(s.n - v * kWidth);
-    if (s.bias) y[i][v] = hn::Add(y[i][v], hn::MaskedLoad(mask, d, s.bias + v * kWidth));
-    hn::BlendedStore(y[i][v], mask, d, s.c + i * s.ldc + v * kWidth);
+  for (int lane = 0; lane < kPanel && lane < s.n; lane += vecs * kWidth) {
+    const std::byte *w = s.w + lane * kBytes<type>, *ahead = s.ahead;
+    const float* scales = s.scales + lane;
+    float* c = s.c + lane;
+    const auto mask = [&](int v) HWY_ATTR { return first(s.n - lane - v * kWidth); };
+    const float* a_rows[(rows + 2) / 3];  // three rows share a pointer: x86 adds 0, 1 or 2 strides for nothing
+    PONDER_UNROLL for (int i = 0; i < rows; i += 3) a_rows[i / 3] = s.a + i * s.lda;
+    const int64_t lda = s.lda, step = s.ahead_step;
+    HWY_ALIGN float total[rows * vecs * kWidth];  // the sum of the blocks so far
+    if (s.add) {
+      PONDER_EACH hn::Store(hn::MaskedLoad(mask(v), d, c + i * s.ldc + v * kWidth), d, total + (i * vecs + v) * kWidth);
+    } else {
+      PONDER_EACH hn::Store(hn::Zero(d), d, total + (i * vecs + v) * kWidth);
+    }
+    for (int64_t begin = 0; begin < s.k; begin += kDotBlock, scales += kPanel) {
+      VF sum[rows][vecs], scale[vecs];
+      PONDER_EACH sum[i][v] = hn::Zero(d);
+      if constexpr (type == BlockType::fp8)
+        PONDER_UNROLL for (int v = 0; v < vecs; ++v) scale[v] = hn::LoadU(d, scales + v * kWidth);
+      for (int64_t left = s.k - begin < kDotBlock ? s.k - begin : kDotBlock; left > 0; --left, w += kRowBytes) {
+        __builtin_prefetch(ahead);
+        ahead += step;
+        VF wv[vecs];
+        load_row<type>(w, wv);
+        if constexpr (type == BlockType::fp8)
+          PONDER_UNROLL for (int v = 0; v < vecs; ++v) wv[v] = hn::Mul(wv[v], scale[v]);
+        PONDER_UNROLL for (int i = 0; i < rows; ++i) {
+          const VF av = hn::Set(d, a_rows[i / 3][i % 3 * lda]);
+          PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[i][v] = hn::MulAdd(av, wv[v], sum[i][v]);
+        }
+        PONDER_UNROLL for (const float*& row : a_rows)++ row;
+      }
+      PONDER_EACH {
+        float* t = total + (i * vecs + v) * kWidth;
+        hn::Store(hn::Add(hn::Load(d, t), sum[i][v]), d, t);
+      }
+    }
+    PONDER_EACH {
+      VF y = hn::Load(d, total + (i * vecs + v) * kWidth);
+      if (s.bias) y = hn::Add(y, hn::MaskedLoad(mask(v), d, s.bias + lane + v * kWidth));
+      hn::BlendedStore(y, mask(v), d, c + i * s.ldc + v * kWidth);
+    }
   }
 }
 
 template <BlockType type>
 void plain_rows(const PlainStrip& s) {
   static constexpr auto kTiles = []<int... i>(std::integer_sequence<int, i...>) {
-    return std::array<void (*)(const PlainStrip&), kPlainRows>{plain_tile<type, i + 1>...};
+    return std::array<void (*)(const PlainStrip&), kPlainRows>{
+        plain_tile<type, i + 1, (i + 1 <= kPlainFewRows ? kPanelVecs : kVecs)>...};
   }
   (std::make_integer_sequence<int, kPlainRows>());
   kTiles[static_cast<size_t>(s.rows - 1)](s);
@@ -447,13 +455,15 @@ template <BlockType type>
 void expand_numbers(const std::byte* panel, int64_t k, int64_t begin, int64_t end, float* out) {
   const DF d;
   const float* scales = reinterpret_cast<const float*>(panel + k * kPanel);  // FP8
-  for (int64_t x = begin; x < end; ++x, out += kPanel)
-    for (int v = 0; v < kPanelVecs; ++v) {
-      VF y = load_plain<type>(panel + (x * kPanel + v * kWidth) * kBytes<type>);
+  for (int64_t x = begin; x < end; ++x, out += kPanel) {
+    VF y[kPanelVecs];
+    load_row<type>(panel + x * kPanel * kBytes<type>, y);
+    PONDER_UNROLL for (int v = 0; v < kPanelVecs; ++v) {
       if constexpr (type == BlockType::fp8)
-        y = hn::Mul(y, hn::LoadU(d, scales + x / kScaleBlock * kPanel + v * kWidth));
-      hn::StoreU(y, d, out + v * kWidth);
+        y[v] = hn::Mul(y[v], hn::LoadU(d, scales + x / kScaleBlock * kPanel + v * kWidth));
+      hn::StoreU(y[v], d, out + v * kWidth);
     }
+  }
 }
 
 void expand(BlockType type, const std::byte* panel, int64_t k, int64_t begin, int64_t end, float* out) {

@@ -25,32 +25,32 @@ struct QuantizedRow {
   }
 };
 
-// C[i, j] = start + sum_k A[i, k] W[j, k] (+ bias[j]) over some blocks, for the n <= 32 columns of a panel.
-struct IntegerStrip {
-  const std::byte* a;  // the first of `rows` rows, a.bytes() apart
-  QuantizedRow layout;
-  int rows;            // <= integer_rows
-  const std::byte* w;  // the panel at block `begin`
-  int64_t begin, end;  // blocks of the weights' type, which are the rows' too
+// C[i, j] = start + sum_k A[i, k] W[j, k] (+ bias[j]) over a part of k, for the n <= 32 columns of a panel.
+struct PanelStrip {
+  int rows;
+  const std::byte* w;  // the panel, where that part begins
   float* c;
   int64_t ldc, n;
-  bool add;           // start = C instead of +0
-  const float* bias;  // may be null
+  bool add;                // start = C instead of +0
+  const float* bias;       // may be null
+  const std::byte* ahead;  // what will be read next, fetched into the cache meanwhile:
+  int64_t ahead_step;      // so many bytes for every `kAheadNumbers` along k
 };
-// The same for numbers stored as they are, over all of k.
-struct PlainStrip {
+struct IntegerStrip : PanelStrip {  // at most integer_rows
+  static constexpr int64_t kAheadNumbers = 32;
+  const std::byte* a;  // the first row, layout.bytes() before the next one
+  QuantizedRow layout;
+  int64_t begin, end;  // blocks of the weights' type, which are the rows' too
+};
+struct PlainStrip : PanelStrip {  // at most plain_rows; numbers as they are
+  static constexpr int64_t kAheadNumbers = 1;
   const float* a;
-  int64_t lda;
-  int rows;  // <= plain_rows
-  const std::byte* w;
-  int64_t k;
-  float* c;
-  int64_t ldc, n;
-  const float* bias;
+  int64_t lda, k;
+  const float* scales;  // FP8: [ceil(k / 128)][32]
 };
 
 struct WeightKernels {
-  int integer_rows, plain_rows;  // the height of a full tile; of the highest that is worth it
+  int integer_rows, plain_rows;  // the heights of full tiles
   void (*integer_strip)(BlockType, const IntegerStrip&);
   void (*plain_strip)(BlockType, const PlainStrip&);  // not F32, which is what the strips of gemm_micro.h want
   // Numbers begin .. end - 1 along k of a panel, exactly, as [end - begin][32]. Both are whole blocks, or multiples of

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 
 #include "ponder/base/error.h"
 #include "ponder/kernels/cpu/weight_format.h"
@@ -101,12 +102,15 @@ void pack_blocks(BlockType type, const Rows& rows, int64_t k, std::byte* out) {
 
 }  // namespace
 
+int64_t depth_bytes(BlockType type, int64_t k) {
+  int64_t bytes = k * block_spec(type).bytes * kPanel;
+  with_format(type, [&](auto f) { bytes = k / f.value.block * f.value.panel_block(); });
+  return bytes;
+}
+
 int64_t panel_bytes(BlockType type, int64_t k) {
-  int64_t bytes = 0;
-  if (with_format(type, [&](auto f) { bytes = k / f.value.block * f.value.panel_block(); })) return bytes;
-  bytes = k * block_spec(type).bytes * kPanel;
-  return type == BlockType::fp8 ? bytes + ceil_div(k, kScaleBlock) * kPanel * static_cast<int64_t>(sizeof(float))
-                                : bytes;
+  const int64_t scales = type == BlockType::fp8 ? ceil_div(k, kScaleBlock) * kPanel : 0;
+  return depth_bytes(type, k) + scales * static_cast<int64_t>(sizeof(float));
 }
 
 size_t packed_weight_bytes(BlockType type, int64_t n, int64_t k) {
@@ -123,8 +127,13 @@ void pack_weights(const Quantized& w, const int32_t* order, std::byte* packed) n
       const int64_t r = inside && order ? order[p + j] : p + j;
       if (inside) rows[static_cast<size_t>(j)] = w.row(r);
       if (!scales) continue;
-      for (int64_t b = 0; b < ceil_div(k, kScaleBlock); ++b)
-        scales[b * kPanel + j] = inside ? w.scales[(w.first_row + r) / kScaleBlock * w.scales_ld + b] : 0.f;
+      for (int64_t b = 0; b < ceil_div(k, kScaleBlock); ++b) {
+        float& scale = scales[b * kPanel + j];
+        scale = inside ? w.scales[(w.first_row + r) / kScaleBlock * w.scales_ld + b] * 256.f : 0.f;
+        const auto nan = [](std::byte code) { return (code & std::byte{0x7F}) == std::byte{0x7F}; };
+        if (inside && std::any_of(w.row(r) + b * kScaleBlock, w.row(r) + std::min(k, (b + 1) * kScaleBlock), nan))
+          scale = std::numeric_limits<float>::quiet_NaN();
+      }
     }
     switch (w.type) {
       case BlockType::f32: pack_numbers<uint32_t>(rows, k, packed); break;

@@ -1,0 +1,99 @@
+#include "ponder/app/json_lines.h"
+
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+
+#include "ponder/base/error.h"
+#include "ponder/base/file.h"
+#include "ponder/base/json.h"
+#include "ponder/base/json_value.h"
+
+namespace ponder::app {
+namespace {
+
+[[noreturn]] void wrong(const std::string& key, const char* what) { throw_error(Exit::data, "{}: {}", key, what); }
+
+}  // namespace
+
+void read_json_requests(const std::string& path, const std::function<void(const JsonLine&)>& take,
+                        const std::function<void(const std::string& id, const std::string& error)>& fail) {
+  std::ifstream file;
+  if (path.empty()) {
+    std::ios::sync_with_stdio(false);  // std::cin then knows whether more is there
+  } else {
+    if (is_folder(path) || !path_exists(path)) throw_error(Exit::data, "{}: no such file", path);
+    file.open(path);
+    if (!file) throw_error(Exit::data, "{}: cannot be read", path);
+  }
+  std::istream& in = path.empty() ? std::cin : file;
+  std::string line;
+  for (int number = 1; std::getline(in, line); ++number) {
+    if (line.find_first_not_of(" \t\r") != line.npos) {
+      std::string id = fmt::format("{}", number);
+      try {
+        const Json json = parse_json(line, path.empty() ? "stdin" : path, number);
+        if (!json.is_object()) throw_error(Exit::data, "an object is expected");
+        const bool has_id = json.contains("id");
+        if (has_id) id = json["id"].dump();
+        take({json, line, id, has_id});
+      } catch (const Error& e) {
+        if (e.code() != Exit::data) throw;
+        fail(id, e.what());
+      }
+    }
+    if (in.rdbuf()->in_avail() <= 0) std::fflush(stdout);
+  }
+  if (in.bad()) throw_error(Exit::data, "{}: reading it failed", path.empty() ? "stdin" : path);
+}
+
+std::string error_line(const std::string& id, const std::string& error) {
+  std::string json;
+  JsonWriter(json).begin_object().key("id").raw(id).member("error", error).end_object();
+  return json;
+}
+
+void print_line(const std::string& json) {
+  std::fwrite(json.data(), 1, json.size(), stdout);
+  std::fputc('\n', stdout);
+}
+
+double json_number(const Json& value, const std::string& key, double min, double max) {
+  if (!value.is_number()) wrong(key, "a number is expected");
+  const double x = value.get<double>();
+  if (!(x >= min && x <= max)) throw_error(Exit::data, "{}: {:g} is out of range ({:g} to {:g})", key, x, min, max);
+  return x;
+}
+
+int64_t json_integer(const Json& value, const std::string& key, int64_t min, int64_t max) {
+  if (!value.is_number_integer()) wrong(key, "a whole number is expected");
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
+    wrong(key, "it is too large");
+  const auto x = value.get<int64_t>();
+  if (x < min || x > max) throw_error(Exit::data, "{}: {} is out of range ({} to {})", key, x, min, max);
+  return x;
+}
+
+bool json_bool(const Json& value, const std::string& key) {
+  if (!value.is_boolean()) wrong(key, "true or false is expected");
+  return value.get<bool>();
+}
+
+const std::string& json_text(const Json& value, const std::string& key) {
+  if (!value.is_string()) wrong(key, "a text is expected");
+  return value.get_ref<const std::string&>();
+}
+
+std::vector<int32_t> json_ids(const Json& value, const std::string& key, int32_t vocab) {
+  if (!value.is_array()) wrong(key, "a list of ids is expected");
+  std::vector<int32_t> ids;
+  ids.reserve(value.size());
+  for (const Json& id : value) {
+    if (!id.is_number_integer() || id.get<double>() < 0 || id.get<double>() >= vocab)
+      throw_error(Exit::data, "{}: {} is none of the {} tokens", key, id.dump(), vocab);
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
+}  // namespace ponder::app
