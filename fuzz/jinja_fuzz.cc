@@ -3,7 +3,7 @@
 #include <string>
 #include <string_view>
 
-#include "ponder/text/jinja.h"
+#include "ponder/text/jinja/jinja.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace ponder::text::jinja;

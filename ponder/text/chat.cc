@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "ponder/text/jinja_text.h"
+#include "ponder/text/jinja/text.h"
 
 namespace ponder::text {
 namespace {

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "ponder/text/jinja.h"
+#include "ponder/text/jinja/jinja.h"
 
 namespace ponder::text {
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <map>
 
-#include "ponder/text/jinja_interpreter.h"
-#include "ponder/text/jinja_text.h"
-#include "ponder/text/jinja_time.h"
+#include "ponder/text/jinja/interpreter.h"
+#include "ponder/text/jinja/text.h"
+#include "ponder/text/jinja/time.h"
 
 namespace ponder::text::jinja {
 namespace {

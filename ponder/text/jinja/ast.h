@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "ponder/text/jinja_lexer.h"
-#include "ponder/text/jinja_value.h"
+#include "ponder/text/jinja/lexer.h"
+#include "ponder/text/jinja/value.h"
 
 namespace ponder::text::jinja {
 

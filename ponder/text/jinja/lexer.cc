@@ -1,10 +1,10 @@
-#include "ponder/text/jinja_lexer.h"
+#include "ponder/text/jinja/lexer.h"
 
 #include <array>
 #include <optional>
 
 #include "ponder/base/utf8.h"
-#include "ponder/text/jinja_text.h"
+#include "ponder/text/jinja/text.h"
 
 namespace ponder::text::jinja {
 namespace {

@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "ponder/text/jinja.h"
-#include "ponder/text/jinja_ast.h"
-#include "ponder/text/jinja_object.h"
+#include "ponder/text/jinja/jinja.h"
+#include "ponder/text/jinja/ast.h"
+#include "ponder/text/jinja/object.h"
 
 namespace ponder::text::jinja {
 

@@ -1,10 +1,10 @@
 // Statements, names, calls. Expressions are in jinja_expressions.cc.
-#include "ponder/text/jinja_interpreter.h"
+#include "ponder/text/jinja/interpreter.h"
 
 #include <algorithm>
 
-#include "ponder/text/jinja_parser.h"
-#include "ponder/text/jinja_text.h"
+#include "ponder/text/jinja/parser.h"
+#include "ponder/text/jinja/text.h"
 
 namespace ponder::text::jinja {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "ponder/text/jinja_ast.h"
+#include "ponder/text/jinja/ast.h"
 
 namespace ponder::text::jinja {
 

@@ -1,4 +1,4 @@
-#include "ponder/text/jinja_parser.h"
+#include "ponder/text/jinja/parser.h"
 
 #include <algorithm>
 #include <array>
@@ -9,7 +9,7 @@
 #include <optional>
 #include <set>
 
-#include "ponder/text/jinja_text.h"
+#include "ponder/text/jinja/text.h"
 
 namespace ponder::text::jinja {
 namespace {

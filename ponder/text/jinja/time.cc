@@ -1,9 +1,9 @@
-#include "ponder/text/jinja_time.h"
+#include "ponder/text/jinja/time.h"
 
 #include <locale.h>
 #include <time.h>
 
-#include "ponder/text/jinja_value.h"
+#include "ponder/text/jinja/value.h"
 
 namespace ponder::text::jinja {
 

@@ -1,4 +1,4 @@
-#include "ponder/text/jinja.h"
+#include "ponder/text/jinja/jinja.h"
 
 #include <gtest/gtest.h>
 

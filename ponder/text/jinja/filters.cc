@@ -6,8 +6,8 @@
 #include <map>
 #include <optional>
 
-#include "ponder/text/jinja_interpreter.h"
-#include "ponder/text/jinja_text.h"
+#include "ponder/text/jinja/interpreter.h"
+#include "ponder/text/jinja/text.h"
 
 namespace ponder::text::jinja {
 namespace {

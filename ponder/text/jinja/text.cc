@@ -1,4 +1,4 @@
-#include "ponder/text/jinja_text.h"
+#include "ponder/text/jinja/text.h"
 
 #include <fmt/format.h>
 #include <locale.h>

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "ponder/text/jinja_interpreter.h"
-#include "ponder/text/jinja_text.h"
+#include "ponder/text/jinja/interpreter.h"
+#include "ponder/text/jinja/text.h"
 
 namespace ponder::text::jinja {
 namespace {

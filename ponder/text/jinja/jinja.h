@@ -21,7 +21,7 @@
 #include <string>
 #include <string_view>
 
-#include "ponder/text/jinja_value.h"
+#include "ponder/text/jinja/value.h"
 
 namespace ponder::text::jinja {
 

@@ -1,9 +1,9 @@
 // str() and repr() of values.
 #include <cmath>
 
-#include "ponder/text/jinja_object.h"
-#include "ponder/text/jinja_text.h"
-#include "ponder/text/jinja_value.h"
+#include "ponder/text/jinja/object.h"
+#include "ponder/text/jinja/text.h"
+#include "ponder/text/jinja/value.h"
 
 namespace ponder::text::jinja {
 namespace {

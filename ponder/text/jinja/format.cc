@@ -2,9 +2,9 @@
 #include <cmath>
 #include <cstdio>
 
-#include "ponder/text/jinja_interpreter.h"
-#include "ponder/text/jinja_object.h"
-#include "ponder/text/jinja_text.h"
+#include "ponder/text/jinja/interpreter.h"
+#include "ponder/text/jinja/object.h"
+#include "ponder/text/jinja/text.h"
 
 namespace ponder::text::jinja {
 namespace {

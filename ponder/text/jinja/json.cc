@@ -7,8 +7,8 @@
 
 #include "ponder/base/json_value.h"
 #include "ponder/base/utf8.h"
-#include "ponder/text/jinja_text.h"
-#include "ponder/text/jinja_value.h"
+#include "ponder/text/jinja/text.h"
+#include "ponder/text/jinja/value.h"
 
 namespace ponder::text::jinja {
 namespace {

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "ponder/text/jinja_value.h"
+#include "ponder/text/jinja/value.h"
 
 namespace ponder::text::jinja {
 

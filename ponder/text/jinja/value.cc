@@ -1,11 +1,11 @@
-#include "ponder/text/jinja_value.h"
+#include "ponder/text/jinja/value.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
-#include "ponder/text/jinja_object.h"
+#include "ponder/text/jinja/object.h"
 
 namespace ponder::text::jinja {
 namespace {
