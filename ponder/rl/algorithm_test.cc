@@ -11,6 +11,7 @@
 #include "ponder/base/file.h"
 #include "ponder/base/rng.h"
 #include "ponder/rl/config.h"
+#include "tests/shared.h"
 
 namespace ponder::rl {
 namespace {
@@ -18,8 +19,7 @@ namespace {
 using nlohmann::json;
 
 std::vector<json> golden_lines(const std::string& name) {
-  const char* root = std::getenv("PONDER_SHARED");
-  const std::string path = join_path(root ? root : "../shared", "golden/rl/" + name);
+  const std::string path = test::shared_folder() / "golden/rl" / name;
   std::vector<json> lines;
   if (!path_exists(path)) return lines;
   std::istringstream in(read_file(path));

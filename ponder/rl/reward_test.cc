@@ -10,6 +10,7 @@
 
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
+#include "tests/shared.h"
 
 namespace ponder::rl {
 namespace {
@@ -104,9 +105,8 @@ void check_cosine_of_verdict(const json& line) {
 }
 
 TEST(Reward, Golden) {
-  const char* root = std::getenv("PONDER_SHARED");
-  const std::string path = join_path(root ? root : "../shared", "golden/rl/rewards.jsonl");
-  if (!path_exists(path)) GTEST_SKIP() << path << " is absent";
+  const std::string path = test::shared_folder() / "golden/rl/rewards.jsonl";
+  PONDER_NEED_SHARED(path);
   const std::map<std::string, void (*)(const json&)> checks = {
       {"format", check_format}, {"soft_overlong", check_soft_overlong},
       {"cosine", check_cosine}, {"repetition_penalty", check_repetition},

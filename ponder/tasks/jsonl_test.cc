@@ -8,6 +8,7 @@
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/tasks/puzzle/game24.h"
+#include "tests/shared.h"
 
 namespace ponder::tasks {
 namespace {
@@ -78,9 +79,8 @@ TEST(Jsonl, FilesFoldersAndGlobs) {
 
 // The puzzles made here are those of the file that people know.
 TEST(Jsonl, Game24FileEqualsTheGenerator) {
-  const char* shared = std::getenv("PONDER_SHARED");
-  const std::string path = join_path(shared ? shared : "../shared", "data/game24.jsonl");
-  if (!path_exists(path)) GTEST_SKIP() << path << " is absent";
+  const std::string path = test::shared_folder() / "data/game24.jsonl";
+  PONDER_NEED_SHARED(path);
   std::set<std::vector<int64_t>> read, made;
   for (const Problem& p : read_puzzles(path, game())) {
     EXPECT_EQ(p.target, 24);

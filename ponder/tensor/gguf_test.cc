@@ -11,14 +11,12 @@
 #include <set>
 
 #include "ponder/base/file.h"
+#include "tests/shared.h"
 
 namespace ponder {
 namespace {
 
-std::string shared(const char* name) {
-  const char* root = std::getenv("PONDER_SHARED");
-  return join_path(root ? root : "../shared", name);
-}
+std::string shared(const char* name) { return join_path(test::shared_folder().string(), name); }
 
 // Unsynced: these files need not survive anything.
 void write_plain(const std::string& path, const std::string& bytes) { FileWriter(path).write(bytes); }

@@ -10,14 +10,12 @@
 #include "ponder/base/file.h"
 #include "ponder/base/hash.h"
 #include "ponder/tensor/tensor_file.h"
+#include "tests/shared.h"
 
 namespace ponder {
 namespace {
 
-std::string golden(const char* name) {
-  const char* root = std::getenv("PONDER_SHARED");
-  return join_path(root ? root : "../shared", join_path("golden", name));
-}
+std::string golden(const char* name) { return test::shared_folder() / "golden" / name; }
 
 std::vector<float> floats(const TensorEntry& e) {
   std::vector<float> x(static_cast<size_t>(e.size()));

@@ -8,6 +8,7 @@
 
 #include "ponder/base/file.h"
 #include "ponder/tensor/float16.h"
+#include "tests/shared.h"
 
 namespace ponder {
 namespace {
@@ -182,8 +183,7 @@ TEST_F(TensorFile, ShardsWithIndex) {
 }
 
 TEST_F(TensorFile, GoldenModelsOpen) {
-  const char* root = std::getenv("PONDER_SHARED");
-  const std::string models = join_path(root ? root : "../shared", "golden/models");
+  const std::string models = join_path(test::shared_folder().string(), "golden/models");
   if (!path_exists(models)) GTEST_SKIP() << models << " is absent";
   int opened = 0;
   for (const std::string& name : list_folder(models)) {
@@ -211,8 +211,7 @@ TEST_F(TensorFile, GoldenModelsOpen) {
 }
 
 TEST_F(TensorFile, GoldenFp8MeansTheGoldenValues) {
-  const char* root = std::getenv("PONDER_SHARED");
-  const std::string models = join_path(root ? root : "../shared", "golden/models");
+  const std::string models = join_path(test::shared_folder().string(), "golden/models");
   if (!path_exists(models)) GTEST_SKIP() << models << " is absent";
   int checked = 0;
   for (const std::string& name : list_folder(models)) {

@@ -9,14 +9,12 @@
 #include "ponder/text/bpe.h"
 #include "ponder/text/bpe_gguf.h"
 #include "ponder/text/stream.h"
+#include "tests/shared.h"
 
 namespace ponder::text {
 namespace {
 
-std::string golden() {
-  const char* shared = std::getenv("PONDER_SHARED");
-  return join_path(shared ? shared : "../shared", "golden/text");
-}
+std::string golden() { return test::shared_folder() / "golden/text"; }
 
 // X -> path of encode.X.jsonl and the like.
 std::map<std::string, std::string> cases_of(const std::string& what) {

@@ -9,6 +9,7 @@
 #include "ponder/base/json_value.h"
 #include "ponder/base/rng.h"
 #include "ponder/text/tokenizer.h"
+#include "tests/shared.h"
 
 namespace ponder::text {
 namespace {
@@ -86,9 +87,8 @@ Deltas all(std::string_view tail, ThinkSplitter::Tags tags, std::span<const std:
 }
 
 TEST(ThinkSplitter, Golden) {
-  const char* shared = std::getenv("PONDER_SHARED");
-  const std::string path = join_path(shared ? shared : "../shared", "golden/text/think_split.jsonl");
-  if (!path_exists(path)) GTEST_SKIP() << path << " is absent";
+  const std::string path = test::shared_folder() / "golden/text/think_split.jsonl";
+  PONDER_NEED_SHARED(path);
   const auto deltas = [](const Json& j) {
     Deltas out;
     for (const auto& d : j) {
@@ -144,9 +144,8 @@ TEST(ThinkSplitter, AnyCutGivesTheSame) {
 
 // Whole transcripts, cut anywhere, inside characters and tags too.
 TEST(ThinkSplitter, GoldenTranscriptsInAnyCut) {
-  const char* shared = std::getenv("PONDER_SHARED");
-  const std::string path = join_path(shared ? shared : "../shared", "golden/text/think_split.jsonl");
-  if (!path_exists(path)) GTEST_SKIP() << path << " is absent";
+  const std::string path = test::shared_folder() / "golden/text/think_split.jsonl";
+  PONDER_NEED_SHARED(path);
   std::vector<std::pair<std::string, std::string>> transcripts;  // the prompt's end, the output
   read_json_lines(path, [&](Json& c, int) {
     std::string text;

@@ -10,6 +10,7 @@
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/rng.h"
+#include "tests/shared.h"
 
 namespace ponder::train {
 namespace {
@@ -26,9 +27,8 @@ struct Backends {
 };
 
 TEST(AdamW, Golden) {
-  const char* root = std::getenv("PONDER_SHARED");
-  const std::string path = join_path(root ? root : "../shared", "golden/rl/optim.jsonl");
-  if (!path_exists(path)) GTEST_SKIP() << path << " is absent";
+  const std::string path = test::shared_folder() / "golden/rl/optim.jsonl";
+  PONDER_NEED_SHARED(path);
   const Backends backends;
   std::istringstream in(read_file(path));
   int passed = 0;

@@ -9,6 +9,7 @@
 #include "ponder/base/config.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
+#include "tests/shared.h"
 
 namespace ponder::train {
 namespace {
@@ -16,9 +17,8 @@ namespace {
 using nlohmann::json;
 
 TEST(Schedule, Golden) {
-  const char* root = std::getenv("PONDER_SHARED");
-  const std::string path = join_path(root ? root : "../shared", "golden/rl/schedules.jsonl");
-  if (!path_exists(path)) GTEST_SKIP() << path << " is absent";
+  const std::string path = test::shared_folder() / "golden/rl/schedules.jsonl";
+  PONDER_NEED_SHARED(path);
   std::istringstream in(read_file(path));
   int lines = 0;
   for (std::string text; std::getline(in, text); ++lines) {
