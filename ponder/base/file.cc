@@ -264,6 +264,13 @@ void MappedFile::will_need(size_t offset, size_t bytes) const {
   ::madvise(static_cast<char*>(data_) + begin, std::min(size_, offset + bytes) - begin, MADV_WILLNEED);
 }
 
+void forget_pages(const void* begin, size_t bytes) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page,
+                  last = (reinterpret_cast<uintptr_t>(begin) + bytes) / page * page;
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 // --- Writing ---------------------------------------------------------------------------------------------------------
 
 FileWriter::FileWriter(const std::string& path) : path_(path) {

@@ -66,6 +66,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Lets the system take back the memory of a part of a mapped file, as if it had not been read yet: whole pages only.
+void forget_pages(const void* begin, size_t bytes);
+
 // --- Writing ---------------------------------------------------------------------------------------------------------
 
 // A new file written from front to back. `finish` syncs and closes; without it the file is closed unsynced, as a torn

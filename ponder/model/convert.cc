@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 
+#include "ponder/base/config.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/rng.h"
@@ -66,6 +67,12 @@ class RowWriter {
   int64_t row_bytes_;
 };
 
+int64_t elements(const std::vector<int64_t>& shape) {
+  int64_t n = 1;
+  for (const int64_t d : shape) n *= d;
+  return n;
+}
+
 StoredTensor fetch(const WeightSource& source, const std::string& name) {
   StoredTensor t = source.find(name);
   if (!t.matrix.data) throw_error(Exit::data, "{}: tensor {} is missing", source.path(), name);
@@ -86,7 +93,9 @@ TypeScheme::TypeScheme(const std::string& name) : name_(lower(name)) {
     type_ = *t;
     return;
   }
-  throw_error(Exit::usage, "unknown type \"{}\" (known: {})", name, fmt::join(type_schemes(), ", "));
+  const std::string near = nearest_name(name_, type_schemes());
+  throw_error(Exit::usage, "unknown type \"{}\"{} (known: {})", name,
+              near.empty() ? "" : fmt::format("; did you mean {}?", near), fmt::join(type_schemes(), ", "));
 }
 
 BlockType TypeScheme::matrix_type(const std::string& released, const ModelConfig& c, int64_t cols, BlockType from,
@@ -186,27 +195,91 @@ void fill_stack(const WeightSource& source, const Stack& stack, ThreadPool& pool
 
 }  // namespace
 
-void write_gguf_model(const WeightSource& source, const std::string& path, const TypeScheme& scheme,
-                      const std::vector<std::pair<std::string, GgufValue>>& metadata, ThreadPool& pool,
-                      const ConvertProgress& progress) {
-  std::string name = base_name(path);
-  if (name.ends_with(".gguf")) name.resize(name.size() - 5);
-  GgufWrite content{gguf_metadata(source.config(), name), {}};
-  content.metadata.insert(content.metadata.end(), metadata.begin(), metadata.end());
-  content.metadata.push_back({"general.quantization_version", GgufValue{int64_t{2}}});
+namespace {
+
+// llama.cpp's number for "mostly this type" (enum llama_ftype), for people; loaders look at the tensors.
+int64_t gguf_file_type(const TypeScheme& scheme, const std::vector<Stack>& stacks) {
+  if (scheme.name() == "q4_k_m") return 15;
+  std::map<BlockType, int64_t> numbers;
+  for (const Stack& s : stacks)
+    if (s.shape.size() > 1) numbers[s.type] += elements(s.shape);
+  BlockType most = BlockType::f32;
+  for (const auto& [type, n] : numbers)
+    if (n > numbers[most]) most = type;
+  static const std::map<BlockType, int64_t> known = {
+      {BlockType::f32, 0},     {BlockType::q4_0, 2},     {BlockType::q4_1, 3},    {BlockType::q8_0, 7},
+      {BlockType::q5_0, 8},    {BlockType::q5_1, 9},     {BlockType::q2_k, 10},   {BlockType::q3_k, 12},
+      {BlockType::q4_k, 14},   {BlockType::q5_k, 16},    {BlockType::q6_k, 18},   {BlockType::iq2_xxs, 19},
+      {BlockType::iq2_xs, 20}, {BlockType::iq3_xxs, 23}, {BlockType::iq1_s, 24},  {BlockType::iq4_nl, 25},
+      {BlockType::iq3_s, 26},  {BlockType::iq2_s, 28},   {BlockType::iq4_xs, 30}, {BlockType::iq1_m, 31},
+      {BlockType::bf16, 32},   {BlockType::tq1_0, 36},   {BlockType::tq2_0, 37},  {BlockType::mxfp4, 38},
+      {BlockType::nvfp4, 39}};
+  const auto at = known.find(most);
+  return at == known.end() ? 1 : at->second;
+}
+
+// The first tensor of every part: as many tensors in a row as fit.
+std::vector<size_t> cut_parts(const std::vector<GgufWrite::Item>& tensors, uint64_t max_bytes) {
+  std::vector<size_t> begins = {0};
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto& t = tensors[i];
+    const auto own =
+        static_cast<uint64_t>(elements(t.shape) / t.shape.back() * block_row_bytes(t.type, t.shape.back()));
+    if (i > begins.back() && bytes + own > max_bytes) begins.push_back(i), bytes = 0;
+    bytes += own;
+  }
+  return begins;
+}
+
+}  // namespace
+
+std::string write_gguf_model(const WeightSource& source, const std::string& path, const TypeScheme& scheme,
+                             const std::vector<std::pair<std::string, GgufValue>>& metadata, ThreadPool& pool,
+                             const ConvertProgress& progress, uint64_t max_bytes) {
+  std::string stem = path;
+  if (stem.ends_with(".gguf")) stem.resize(stem.size() - 5);
   const std::vector<Stack> stacks = plan_gguf(source, scheme);
+  GgufWrite content{gguf_metadata(source.config(), base_name(stem)), {}};
+  content.metadata.push_back({"general.file_type", GgufValue{gguf_file_type(scheme, stacks)}});
+  content.metadata.push_back({"general.quantization_version", GgufValue{int64_t{2}}});
+  for (const auto& [key, value] : metadata) {
+    const auto at = std::find_if(content.metadata.begin(), content.metadata.end(),
+                                 [&, k = &key](const auto& known) { return known.first == *k; });
+    if (at == content.metadata.end())
+      content.metadata.push_back({key, value});
+    else
+      at->second = value;
+  }
   for (const Stack& s : stacks) content.tensors.push_back({s.name, s.type, s.shape});
   const std::vector<float> divisors = gguf_rope_divisors(source.config());
   if (!divisors.empty())
     content.tensors.push_back({"rope_freqs.weight", BlockType::f32, {static_cast<int64_t>(divisors.size())}});
-  write_gguf(path, content, [&](size_t i, std::span<std::byte> out) {
-    if (i == stacks.size()) {
-      std::memcpy(out.data(), divisors.data(), out.size());
-      return;
+
+  const std::vector<size_t> begins = cut_parts(content.tensors, max_bytes);
+  const size_t parts = begins.size();
+  const auto name = [&](size_t part) { return fmt::format("{}-{:05}-of-{:05}.gguf", stem, part + 1, parts); };
+  int64_t done = 0;
+  for (size_t part = parts; part-- > 0;) {
+    const size_t begin = begins[part], end = part + 1 < parts ? begins[part + 1] : content.tensors.size();
+    GgufWrite one;
+    if (part == 0) one.metadata = content.metadata;
+    if (parts > 1) {
+      one.metadata.push_back({"split.no", GgufValue{static_cast<int64_t>(part)}});
+      one.metadata.push_back({"split.count", GgufValue{static_cast<int64_t>(parts)}});
+      one.metadata.push_back({"split.tensors.count", GgufValue{static_cast<int64_t>(content.tensors.size())}});
     }
-    if (progress) progress(static_cast<int64_t>(i), static_cast<int64_t>(stacks.size()), stacks[i].name);
-    fill_stack(source, stacks[i], pool, out);
-  });
+    one.tensors.assign(content.tensors.begin() + static_cast<int64_t>(begin),
+                       content.tensors.begin() + static_cast<int64_t>(end));
+    write_gguf(parts > 1 ? name(part) : path, one, [&](size_t i, std::span<std::byte> out) {
+      if (progress) progress(done++, static_cast<int64_t>(content.tensors.size()), one.tensors[i].name);
+      if (begin + i == stacks.size())
+        std::memcpy(out.data(), divisors.data(), out.size());
+      else
+        fill_stack(source, stacks[begin + i], pool, out);
+    });
+  }
+  return parts > 1 ? name(0) : path;
 }
 
 // ---- safetensors ----------------------------------------------------------------------------------------------------

@@ -35,10 +35,12 @@ std::vector<std::string> type_schemes();  // for messages and completion
 
 using ConvertProgress = std::function<void(int64_t done, int64_t of, const std::string& tensor)>;
 
-// `metadata` is added to what the config says: the tokenizer, most of all.
-void write_gguf_model(const WeightSource& source, const std::string& path, const TypeScheme& scheme,
-                      const std::vector<std::pair<std::string, GgufValue>>& metadata, ThreadPool& pool,
-                      const ConvertProgress& progress = {});
+// `metadata` is added to what the config says (a key of it wins): the tokenizer, most of all. If the tensors are larger
+// than `max_bytes`, NAME.gguf becomes NAME-00001-of-0000N.gguf and so on, split between tensors as llama.cpp splits; the
+// first file, which holds the metadata, is written last. Returns the path to open: the first file.
+std::string write_gguf_model(const WeightSource& source, const std::string& path, const TypeScheme& scheme,
+                             const std::vector<std::pair<std::string, GgufValue>>& metadata, ThreadPool& pool,
+                             const ConvertProgress& progress = {}, uint64_t max_bytes = UINT64_MAX);
 // config.json and model*.safetensors into an existing folder. Block types of GGUF are expanded to BF16 unless the scheme
 // says another type that safetensors has (F32, F16, BF16, FP8).
 void write_safetensors_model(const WeightSource& source, const std::string& folder, const TypeScheme& scheme,

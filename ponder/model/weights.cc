@@ -92,12 +92,13 @@ StoredTensor converted(const StoredTensor& t, BlockType to) {
   return out;
 }
 
-// One matrix to be packed: rows [first, first + part.n) of a released tensor.
+// One released tensor to be packed as `count` matrices of n rows, the packed forms `stride` bytes apart.
 struct Packing {
   const ops::Slice* slice;
-  int64_t first, n;
+  int64_t n, count;
   BlockType type;
   std::byte* to;
+  int64_t stride;
 };
 
 // The parts of a stored Param: its slices in order are the rows of its matrices, [part 0; part 1; ...] of matrix 0, the
@@ -132,17 +133,30 @@ void plan_parts(ops::Param& p, const WeightSource& source, const kernels::Backen
       if (multiplied_type(backend, piece.type, m.k) != type)
         throw_error(Exit::data, "{}: {} is {}, {} is {}; the experts of a layer must have one type", source.path(),
                     first.slice->name, block_spec(first.type).name, piece.slice->name, block_spec(piece.type).name);
-      packings.push_back({piece.slice, piece.first, piece.n, type, packed + b * stride});
+      if (piece.first > 0)
+        ++packings.back().count;
+      else
+        packings.push_back({piece.slice, piece.n, 1, type, packed + b * stride, stride});
     }
   }
 }
 
 void pack(const Packing& job, const WeightSource& source, const kernels::Backend& backend) {
-  StoredTensor t = fetch(source, *job.slice);
-  if (t.matrix.type != job.type) t = converted(t, job.type);
-  if (t.row_order.empty()) return backend.pack_weights(t.matrix.row_range(job.first, job.n), nullptr, job.to);
-  t.matrix.rows = job.n;
-  backend.pack_weights(t.matrix, t.row_order.data() + job.first, job.to);
+  const StoredTensor stored = fetch(source, *job.slice);
+  const StoredTensor t = stored.matrix.type == job.type ? stored : converted(stored, job.type);
+  for (int64_t i = 0; i < job.count; ++i) {
+    std::byte* to = job.to + i * job.stride;
+    if (t.row_order.empty()) {
+      backend.pack_weights(t.matrix.row_range(i * job.n, job.n), nullptr, to);
+    } else {
+      Quantized rows = t.matrix;
+      rows.rows = job.n;
+      backend.pack_weights(rows, t.row_order.data() + i * job.n, to);
+    }
+  }
+  // The file's pages would stay in memory beside the packed ones.
+  if (!stored.memory)
+    forget_pages(stored.matrix.data, static_cast<size_t>(stored.matrix.rows * stored.matrix.row_bytes));
 }
 
 }  // namespace
@@ -174,7 +188,8 @@ void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const
   }
   check_names(model, *source);
   // Largest first, so that no thread is left with the head at the end.
-  std::stable_sort(packings.begin(), packings.end(), [](const Packing& a, const Packing& b) { return a.n > b.n; });
+  std::stable_sort(packings.begin(), packings.end(),
+                   [](const Packing& a, const Packing& b) { return a.n * a.count > b.n * b.count; });
   std::atomic<int64_t> done = 0;
   std::mutex reporting;
   std::exception_ptr failure;
