@@ -1,30 +1,30 @@
 // gemm against the machine's own limit and against OpenBLAS and oneDNN.
 //
-//   gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING] [--ours] [--best]
+//   gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING] [--ours]
 //
-// The limit is measured, not computed: a loop of nothing but fused multiply-adds on all threads. In each round every
-// candidate and the limit run in turn, so that clock changes and busy neighbours hit all alike; the table shows medians
-// as a share of the limit. (Google Benchmark cannot express a share of another benchmark in the same round.)
+// The limit is measured, not computed: a loop of nothing but fused multiply-adds on all threads. Every sample is a
+// process of its own, because the idle threads of OpenBLAS and OpenMP spin and would take a core from whoever runs
+// next; a sample of the limit runs before and after each. A pair of limits below 95 % of the best one means that
+// something else had the cores, and the sample between them does not count. The table shows medians of what remains,
+// as shares of the limit. (Google Benchmark cannot express a share of another benchmark in the same round.)
+#include <sched.h>
+#include <stdio.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <chrono>
-#include <cmath>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <functional>
-#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <fmt/format.h>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 #ifdef PONDER_OPENBLAS
 #include <cblas.h>
 #endif
@@ -35,6 +35,13 @@
 #include "ponder/base/threads.h"
 #include "ponder/kernels/backend.h"
 #include "ponder/kernels/cpu/gemm.h"
+#include "ponder/kernels/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "bench/fma_peak-inl.h"
+#include "hwy/foreach_target.h"
+// The target of this file itself.
+#include "bench/fma_peak-inl.h"
 
 namespace ponder {
 namespace {
@@ -44,67 +51,65 @@ using kernels::Layout;
 using kernels::cpu::Isa;
 namespace cpu = kernels::cpu;
 
+struct Options {
+  int threads = 0, rounds = 15;
+  Isa isa = cpu::supported_isas().empty() ? Isa::avx2 : cpu::supported_isas().front();
+  std::string only;
+  bool ours = false;  // no opponents
+};
+
 // One thread is timed by its own clock, which stops while others have the core; several by the wall's.
-double seconds_of(clockid_t clock) {
+double now(const ThreadPool& pool) {
   timespec t;
-  clock_gettime(clock, &t);
+  clock_gettime(pool.size() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
-clockid_t g_clock = CLOCK_MONOTONIC;
-double now() { return seconds_of(g_clock); }
 
-constexpr int kChains = 12;  // more than latency (4) x pipes (2)
-constexpr int64_t kPeakSteps = 20000;
-
-#if defined(__x86_64__)
-[[gnu::target("avx512f")]] float fma_loop_avx512() {
-  __m512 sum[kChains];
-  for (auto& s : sum) s = _mm512_set1_ps(1.f);
-  const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
-  for (int64_t i = 0; i < kPeakSteps; ++i) {
-#pragma GCC unroll 12
-    for (int j = 0; j < kChains; ++j) sum[j] = _mm512_fmadd_ps(sum[j], a, b);
-  }
-  for (int j = 1; j < kChains; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
-  return _mm512_cvtss_f32(sum[0]);
-}
-[[gnu::target("avx2,fma")]] float fma_loop_avx2() {
-  __m256 sum[kChains];
-  for (auto& s : sum) s = _mm256_set1_ps(1.f);
-  const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(1e-3f);
-  for (int64_t i = 0; i < kPeakSteps; ++i) {
-#pragma GCC unroll 12
-    for (int j = 0; j < kChains; ++j) sum[j] = _mm256_fmadd_ps(sum[j], a, b);
-  }
-  for (int j = 1; j < kChains; ++j) sum[0] = _mm256_add_ps(sum[0], sum[j]);
-  return _mm256_cvtss_f32(sum[0]);
-}
-#else
-float fma_loop_scalar() {
-  float sum[kChains * 4];
-  std::fill(std::begin(sum), std::end(sum), 1.f);
-  for (int64_t i = 0; i < kPeakSteps; ++i)
-    for (float& s : sum) s = __builtin_fmaf(s, 0.999f, 1e-3f);
-  return std::accumulate(std::begin(sum), std::end(sum), 0.f);
-}
-#endif
-
-// GFLOP/s of a run of `flops`.
-double speed(double flops, double seconds) { return flops / seconds * 1e-9; }
-
-double peak(ThreadPool& pool, Isa isa) {
-  volatile float sink = 0;
-  const int width = isa == Isa::avx512 ? 16 : isa == Isa::avx2 ? 8 : 4;
-  const int64_t tasks = 8 * pool.size();
-  const double start = now();
-  pool.run(tasks, [&](int64_t, int) {
-#if defined(__x86_64__)
-    sink = isa == Isa::avx512 ? fma_loop_avx512() : fma_loop_avx2();
-#else
-    sink = fma_loop_scalar();
-#endif
+// Gives each thread a core of its own: on a busy machine the kernel may leave two on one for milliseconds.
+void pin(ThreadPool& pool) {
+  std::atomic<int> here{0};
+  pool.run(pool.size(), [&](int64_t core, int) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(static_cast<size_t>(core), &set);
+    sched_setaffinity(0, sizeof set, &set);
+    for (++here; here < pool.size();) std::this_thread::yield();  // nobody takes two of these tasks
   });
-  return speed(2.0 * kChains * width * static_cast<double>(kPeakSteps * tasks), now() - start);
+}
+
+double median(std::vector<double> v) {
+  std::nth_element(v.begin(), v.begin() + static_cast<int64_t>(v.size()) / 2, v.end());
+  return v[v.size() / 2];
+}
+
+// GFLOP/s of `work`, which returns its number of operations: the median of a few runs. Before them it runs until
+// threads are awake, caches warm, and malloc keeps scratch memory from call to call (oneDNN pays 25 % for page faults in
+// its first seven calls).
+template <class F>
+double speed(const ThreadPool& pool, F&& work) {
+  constexpr int kWarm = 8, kRuns = 5;
+  constexpr double kWarmSeconds = 0.2;
+  const double begin = now(pool);
+  for (int run = 0; run < kWarm && (run == 0 || now(pool) - begin < kWarmSeconds); ++run) work();
+  std::vector<double> speeds;
+  for (int run = 0; run < kRuns; ++run) {
+    const double start = now(pool), flops = work();
+    speeds.push_back(flops / (now(pool) - start) * 1e-9);
+  }
+  return median(speeds);
+}
+
+double peak_speed(ThreadPool& pool, Isa isa) {
+  constexpr int64_t kSteps = 400000;  // half a millisecond: several times what waking a thread takes
+  return speed(pool, [&] {
+    double flops = 0;
+    const int64_t tasks = 4 * pool.size();
+    pool.run(tasks, [&](int64_t task, int) {
+      const double done = PONDER_FOR_ISA(isa, fma_peak)(kSteps);
+      if (task == 0) flops = done;
+    });
+    return flops * static_cast<double>(tasks);
+  });
 }
 
 struct Case {
@@ -114,6 +119,9 @@ struct Case {
   int experts = 0;  // groups of equal size, laid out over m (nt, nn) or k (tn)
   int heads = 1;    // products whose operands lie beside each other in the rows of A, C (nt, nn) or A, B (tn)
 
+  double flops() const {
+    return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(heads);
+  }
   std::string name() const {
     constexpr const char* kNames[] = {"nt", "nn", "tn"};
     return fmt::format("{} {}{}x{}x{}{}", kNames[static_cast<int>(layout)],
@@ -124,17 +132,14 @@ struct Case {
   }
 };
 
-// The typical round, or the best one, which is what to compare when neighbours keep the cores busy.
-double pick(std::vector<double> v, bool best) {
-  if (best) return *std::max_element(v.begin(), v.end());
-  std::nth_element(v.begin(), v.begin() + static_cast<int64_t>(v.size()) / 2, v.end());
-  return v[v.size() / 2];
-}
-
-// Aligned as tensors are.
+// Aligned, and in huge pages where large, as tensors are.
 struct Aligned {
-  explicit Aligned(int64_t n)
-      : data(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>((n + 16) / 16 * 64)))) {
+  explicit Aligned(int64_t n) {
+    constexpr size_t kHugePage = 2 << 20;
+    const size_t bytes = static_cast<size_t>(n) * sizeof(float), unit = bytes < kHugePage ? 64 : kHugePage;
+    const size_t whole = (bytes / unit + 1) * unit;
+    data = static_cast<float*>(std::aligned_alloc(unit, whole));
+    if (unit == kHugePage) madvise(data, whole, MADV_HUGEPAGE);
     uint32_t x = 1;
     for (int64_t i = 0; i < n; ++i)
       data[i] = static_cast<float>(static_cast<int32_t>(x = x * 1664525u + 1013904223u)) * 0x1p-31f;
@@ -164,7 +169,8 @@ void with_opponent(const Gemm& g, F&& sgemm) {
   }
 }
 
-void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds, bool alone, bool best) {
+// GFLOP/s of one candidate: "ponder", "OpenBLAS" or "oneDNN".
+double product_speed(const Case& cs, const std::string& candidate, ThreadPool& pool, Isa isa) {
   const bool tn = cs.layout == Layout::tn, nt = cs.layout == Layout::nt;
   const int64_t a_width = tn ? cs.m : cs.k, b_width = nt ? cs.k : cs.n, products = cs.heads;
   std::vector<int32_t> offsets;
@@ -193,66 +199,40 @@ void run_case(const Case& cs, ThreadPool& pool, Isa isa, int rounds, bool alone,
                                         : cs.n,
                .offsets = cs.experts ? offsets.data() : nullptr};
   const Aligned packed(cs.packed ? g.batch * cpu::packed_size(g.n, g.k) : 0);
-  double pack_seconds = 0;
   Gemm ours = g;
   if (cs.packed) {
-    const int64_t size = cpu::packed_size(g.n, g.k);
-    for (int repeat = 0; repeat < 3; ++repeat) {
-      const double start = now();
-      for (int64_t i = 0; i < b_copies; ++i)
-        cpu::pack_nt(g.b + i * g.b_stride, g.ldb, g.n, g.k, packed.data + i * size);
-      pack_seconds = now() - start;
-    }
+    for (int64_t i = 0; i < b_copies; ++i)
+      cpu::pack_nt(g.b + i * g.b_stride, g.ldb, g.n, g.k, packed.data + i * cpu::packed_size(g.n, g.k));
     ours.packed_b = packed.data;
   }
-  const double flops = 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) *
-                       static_cast<double>(products);
-
-  std::vector<std::pair<std::string, std::function<void()>>> candidates;
-  candidates.emplace_back("ponder", [&] { cpu::gemm(ours, pool, isa); });
+  std::function<void()> run = [&] { cpu::gemm(ours, pool, isa); };
+  if (candidate == "ponder") pin(pool);
 #ifdef PONDER_OPENBLAS
-  candidates.emplace_back("OpenBLAS", [&] {
-    with_opponent(g, [&](bool ta, bool tb, int64_t m, int64_t k, const float* pa, const float* pb, float* pc) {
-      cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, static_cast<int>(m),
-                  static_cast<int>(g.n), static_cast<int>(k), 1.f, pa, static_cast<int>(g.lda), pb,
-                  static_cast<int>(g.ldb), 0.f, pc, static_cast<int>(g.ldc));
-    });
-  });
+  if (candidate == "OpenBLAS") {
+    run = [&] {
+      with_opponent(g, [&](bool ta, bool tb, int64_t m, int64_t k, const float* pa, const float* pb, float* pc) {
+        cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, static_cast<int>(m),
+                    static_cast<int>(g.n), static_cast<int>(k), 1.f, pa, static_cast<int>(g.lda), pb,
+                    static_cast<int>(g.ldb), 0.f, pc, static_cast<int>(g.ldc));
+      });
+    };
+  }
 #endif
 #ifdef PONDER_DNNL
-  candidates.emplace_back("oneDNN", [&] {
-    with_opponent(g, [&](bool ta, bool tb, int64_t m, int64_t k, const float* pa, const float* pb, float* pc) {
-      dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, g.n, k, 1.f, pa, g.lda, pb, g.ldb, 0.f, pc, g.ldc);
-    });
-  });
+  if (candidate == "oneDNN") {
+    run = [&] {
+      with_opponent(g, [&](bool ta, bool tb, int64_t m, int64_t k, const float* pa, const float* pb, float* pc) {
+        dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, g.n, k, 1.f, pa, g.lda, pb, g.ldb, 0.f, pc, g.ldc);
+      });
+    };
+  }
 #endif
-  if (alone) candidates.resize(1);
-  // Repeat small products until a measurement takes about 2 ms.
-  const int64_t repeats = std::max<int64_t>(1, static_cast<int64_t>(2e-3 * 1.5e11 / flops));
-  std::vector<double> limit;
-  std::vector<std::vector<double>> speeds(candidates.size());
-  for (int round = 0; round < rounds; ++round) {
-    peak(pool, isa);
-    limit.push_back(peak(pool, isa));
-    for (size_t i = 0; i < candidates.size(); ++i) {
-      candidates[i].second();  // wakes its threads
-      const double start = now();
-      for (int64_t r = 0; r < repeats; ++r) candidates[i].second();
-      speeds[i].push_back(speed(flops * static_cast<double>(repeats), now() - start));
-      if (pool.size() > 1)
-        std::this_thread::sleep_for(std::chrono::milliseconds(35));  // idle threads of BLAS and OpenMP spin that long
-    }
-  }
-  const double top = pick(limit, best);
-  std::string line = fmt::format("{:<34}{:>8.0f}", cs.name(), top);
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    const double s = pick(speeds[i], best);
-    line += fmt::format("{:>8.1f} {:>3.0f} %", s, 100 * s / top);
-  }
-  line += fmt::format("{:>10.1f} us", flops / pick(speeds[0], best) * 1e-3);
-  if (cs.packed) line += fmt::format("  (packing {:.1f} us)", pack_seconds * 1e6);
-  fmt::print("{}\n", line);
-  std::fflush(stdout);
+  // Repeat small products until a measurement takes about 3 ms.
+  const int64_t repeats = std::max<int64_t>(1, static_cast<int64_t>(3e-3 * 2e11 / cs.flops()));
+  return speed(pool, [&] {
+    for (int64_t r = 0; r < repeats; ++r) run();
+    return cs.flops() * static_cast<double>(repeats);
+  });
 }
 
 std::vector<Case> cases() {
@@ -290,59 +270,125 @@ std::vector<Case> cases() {
   return list;
 }
 
+// Runs this program once more for one sample; returns GFLOP/s.
+double sample(const std::string& candidate, size_t index, const Options& options) {
+  const std::string command = fmt::format("/proc/{}/exe --sample={} --case={} --threads={} --isa={}", getpid(),
+                                          candidate, index, options.threads, cpu::isa_name(options.isa));
+  FILE* child = popen(command.c_str(), "r");
+  double speed = 0;
+  const bool read = child && fscanf(child, "%lf", &speed) == 1;
+  if (child) pclose(child);
+  if (!read) {
+    fmt::print(stderr, "gemm_bench: no result from '{}'\n", command);
+    std::exit(1);
+  }
+  return speed;
+}
+
+void run_case(const Case& cs, size_t index, const std::vector<std::string>& candidates, const Options& options) {
+  struct Sample {
+    double speed, peak;  // the lower of the limits before and after
+  };
+  std::vector<std::vector<Sample>> samples(candidates.size());
+  double before = sample("peak", index, options), best = before;
+  for (int round = 0; round < options.rounds; ++round) {
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      const double speed = sample(candidates[i], index, options), after = sample("peak", index, options);
+      samples[i].push_back({speed, std::min(before, after)});
+      best = std::max(best, after);
+      before = after;
+    }
+  }
+  std::string line = fmt::format("{:<34}{:>8.0f}", cs.name(), best);
+  double ours = 0;
+  for (const std::vector<Sample>& all : samples) {
+    std::vector<double> speeds, shares;
+    for (const Sample& s : all) {
+      if (s.peak < 0.95 * best) continue;
+      speeds.push_back(s.speed);
+      shares.push_back(s.speed / s.peak);
+    }
+    if (speeds.empty()) {
+      line += fmt::format("{:>18}", "disturbed");
+      continue;
+    }
+    if (ours == 0) ours = median(speeds);
+    line += fmt::format("{:>9.1f} {:>3.0f} %{:>4}", median(speeds), 100 * median(shares), speeds.size());
+  }
+  if (ours > 0) line += fmt::format("{:>11.1f} us", cs.flops() / ours * 1e-3);
+  fmt::print("{}\n", line);
+  std::fflush(stdout);
+}
+
 }  // namespace
 }  // namespace ponder
 
 int main(int argc, char** argv) {
   using namespace ponder;
-  int threads = 0, rounds = 15;
-  bool ours = false;  // no opponents
-  bool best = false;
-  std::string only, isa_wanted;
+  Options options;
+  std::string wanted;  // a sample's process: this candidate, this case
+  size_t index = 0;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i], value = arg.substr(std::min(arg.size(), arg.find('=') + 1));
-    if (arg.starts_with("--threads="))
-      threads = std::stoi(value);
-    else if (arg.starts_with("--rounds="))
-      rounds = std::stoi(value);
-    else if (arg.starts_with("--only="))
-      only = value;
-    else if (arg.starts_with("--isa="))
-      isa_wanted = value;
-    else if (arg == "--ours")
-      ours = true;
-    else if (arg == "--best")
-      best = true;
-    else {
-      fmt::print("usage: gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING] [--ours] [--best]\n");
+    const std::vector<Isa> isas = cpu::supported_isas();
+    if (arg.starts_with("--threads=")) {
+      options.threads = std::stoi(value);
+    } else if (arg.starts_with("--rounds=")) {
+      options.rounds = std::stoi(value);
+    } else if (arg.starts_with("--only=")) {
+      options.only = value;
+    } else if (arg.starts_with("--sample=")) {
+      wanted = value;
+    } else if (arg.starts_with("--case=")) {
+      index = std::stoul(value);
+    } else if (arg == "--ours") {
+      options.ours = true;
+    } else if (arg.starts_with("--isa=")) {
+      const auto isa = std::find_if(isas.begin(), isas.end(), [&](Isa x) { return value == cpu::isa_name(x); });
+      if (isa == isas.end()) {
+        fmt::print(stderr, "gemm_bench: this CPU has no instruction set '{}'\n", value);
+        return 1;
+      }
+      options.isa = *isa;
+    } else {
+      fmt::print("usage: gemm_bench [--threads=N] [--rounds=N] [--isa=avx512] [--only=SUBSTRING] [--ours]\n");
       return 2;
     }
   }
-  ThreadPool pool(threads);
-  if (pool.size() == 1) g_clock = CLOCK_THREAD_CPUTIME_ID;
-  const std::vector<Isa> isas = cpu::supported_isas();
-  const auto isa = std::find_if(isas.begin(), isas.end(),
-                                [&](Isa i) { return isa_wanted.empty() || isa_wanted == cpu::isa_name(i); });
-  if (isa == isas.end()) {
-    fmt::print("this CPU has no such instruction set\n");
-    return 1;
+  ThreadPool pool(options.threads);
+  options.threads = pool.size();
+  const std::vector<Case> list = cases();
+  if (wanted == "peak") {
+    pin(pool);
+    fmt::print("{}\n", peak_speed(pool, options.isa));
+    return 0;
   }
+  if (!wanted.empty()) {
+    fmt::print("{}\n", product_speed(list.at(index), wanted, pool, options.isa));
+    return 0;
+  }
+
+  std::vector<std::string> candidates = {"ponder"};
 #ifdef PONDER_OPENBLAS
-  openblas_set_num_threads(pool.size());
+  candidates.push_back("OpenBLAS");
 #endif
 #ifdef PONDER_DNNL
-  setenv("OMP_NUM_THREADS", std::to_string(pool.size()).c_str(), 1);
+  candidates.push_back("oneDNN");
 #endif
-  fmt::print("{}, {} threads, {} of {} rounds; GFLOP/s and share of the measured peak\n", cpu::isa_name(*isa),
-             pool.size(), best ? "best" : "median", rounds);
-  std::string head = fmt::format("{:<34}{:>8}{:>14}", "m x n x k", "peak", "ponder");
-#ifdef PONDER_OPENBLAS
-  head += fmt::format("{:>14}", "OpenBLAS");
-#endif
-#ifdef PONDER_DNNL
-  head += fmt::format("{:>14}", "oneDNN");
-#endif
+  if (options.ours) candidates.resize(1);
+  // The libraries read these when they are loaded. Old OpenBLAS does not know new CPUs and would use AVX2 on all of
+  // them; both are held to the instruction set in question.
+  const std::string threads = std::to_string(pool.size());
+  setenv("OMP_NUM_THREADS", threads.c_str(), 1);
+  setenv("OPENBLAS_NUM_THREADS", threads.c_str(), 1);
+  if (options.isa == Isa::avx512) setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
+  if (options.isa == Isa::avx2) setenv("OPENBLAS_CORETYPE", "Haswell", 1), setenv("DNNL_MAX_CPU_ISA", "AVX2", 1);
+
+  fmt::print("{}, {} threads, {} rounds; GFLOP/s, share of the measured peak, samples that count\n",
+             cpu::isa_name(options.isa), pool.size(), options.rounds);
+  std::string head = fmt::format("{:<34}{:>8}", "m x n x k", "peak");
+  for (const std::string& c : candidates) head += fmt::format("{:>19}", c);
   fmt::print("{}\n", head);
-  for (const Case& c : cases())
-    if (c.name().find(only) != std::string::npos) run_case(c, pool, *isa, rounds, ours, best);
+  for (size_t i = 0; i < list.size(); ++i)
+    if (list[i].name().find(options.only) != std::string::npos) run_case(list[i], i, candidates, options);
 }

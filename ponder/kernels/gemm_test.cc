@@ -148,26 +148,32 @@ TEST_F(GemmTest, EveryShapeLayoutAndThreadCount) {
       }
 }
 
-// Many tasks and chunks of k; more rows than read B in place; rows a power of two apart.
+// Many tasks and chunks of k; B read in place and packed, by rows and columns; A read in place and copied, in groups
+// whole and not, with rows at multiples of a page and with rows that begin anywhere.
 TEST_F(GemmTest, EveryPathOfLargeProducts) {
-  for (const Shape s : {Shape{130, 545, 700}, Shape{300, 96, 260}, Shape{40, 100, 512}})
+  for (const Shape s : {Shape{130, 545, 700}, Shape{300, 96, 260}, Shape{40, 100, 512}, Shape{270, 290, 390},
+                        Shape{90, 150, 1024}, Shape{1024, 133, 70}, Shape{1100, 520, 17}})
     for (Layout layout : kLayouts)
-      for (bool accumulate : {false, true}) {
-        const int64_t lda = a_width(layout, s), ldb = b_width(layout, s);
-        const std::vector<float> a = values(a_rows(layout, s) * lda, 3), b = values(b_rows(layout, s) * ldb, 4);
-        check({.layout = layout,
-               .m = s.m,
-               .n = s.n,
-               .k = s.k,
-               .a = a.data(),
-               .lda = lda,
-               .b = b.data(),
-               .ldb = ldb,
-               .c = nullptr,
-               .ldc = s.n,
-               .accumulate = accumulate},
-              s.m * s.n, fmt::format("layout {}, {} x {} x {}", static_cast<int>(layout), s.m, s.n, s.k));
-      }
+      for (const int64_t pad : {0, 5})
+        for (bool accumulate : {false, true}) {
+          const int64_t lda = a_width(layout, s) + pad, ldb = b_width(layout, s) + pad;
+          const std::vector<float> a = values(a_rows(layout, s) * lda - pad, 3),
+                                   b = values(b_rows(layout, s) * ldb - pad, 4);
+          check({.layout = layout,
+                 .m = s.m,
+                 .n = s.n,
+                 .k = s.k,
+                 .a = a.data(),
+                 .lda = lda,
+                 .b = b.data(),
+                 .ldb = ldb,
+                 .c = nullptr,
+                 .ldc = s.n,
+                 .accumulate = accumulate},
+                s.m * s.n,
+                fmt::format("layout {}, {} x {} x {}, pad {}", static_cast<int>(layout), s.m, s.n, s.k, pad));
+          if (HasFatalFailure()) return;
+        }
 }
 
 // Heads beside each other in a row: the stride between products is smaller than a row.

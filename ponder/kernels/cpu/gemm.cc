@@ -1,5 +1,7 @@
 #include "ponder/kernels/cpu/gemm.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <memory>
 #include <new>
@@ -10,22 +12,29 @@
 namespace ponder::kernels::cpu {
 namespace {
 
-constexpr int64_t kTaskColumns = 256;  // with kDepth: a chunk of B of 256 KB, a part of the L2 cache
-// A task of at most so many rows reads B where it is: packing waits for memory, while tiles hide that behind arithmetic
-// (measured for 2048 x 128 tn: 83 % of peak instead of 75). More rows win from packed panels, above all where ldb is a
-// large power of two.
+// Columns of a task. Its chunk of B (kDepth x columns) stays in the L2 cache: a quarter of 1 MB, or half of it where A
+// is copied and every column more saves copying (2048^3, nn: 92 % of peak instead of 88).
+constexpr int64_t kTaskColumns = 256, kWideColumns = 512;
+// What a copied A must be worth: rows and columns that share the copy. Rows whose distance is a multiple of the page
+// meet in the same few cache sets, fourteen rows in twelve ways; there a copy pays early.
+constexpr int64_t kCopyRows = 256, kCopyColumns = 256, kConflict = 1024, kCopyConflictRows = 64;
+constexpr int64_t kGroupRows = 112;  // of a transposed A that are copied at once: seven cache lines
+// A task of at most so many rows reads B where it is, if a vector is a whole cache line: packing waits for memory,
+// while tiles hide that behind arithmetic.
 constexpr int64_t kInPlaceRows = 256;
 // Fused multiply-adds: a product below kInline is not worth waking anyone, a task below kSmallest not worth claiming.
 constexpr int64_t kInline = 384 << 10, kSmallest = 128 << 10;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Where a thread packs its chunk of B.
+// Memory of a thread for what it packs.
 class Scratch {
  public:
-  float* panels() {
-    if (!memory_)
-      memory_.reset(static_cast<float*>(::operator new (kTaskColumns* kDepth * sizeof(float), std::align_val_t{64})));
+  float* get(int64_t floats) {
+    if (floats > size_) {
+      memory_.reset(static_cast<float*>(::operator new (floats * sizeof(float), std::align_val_t{64})));
+      size_ = floats;
+    }
     return memory_.get();
   }
 
@@ -34,7 +43,13 @@ class Scratch {
     void operator()(float* p) const { ::operator delete (p, std::align_val_t{64}); }
   };
   std::unique_ptr<float, Free> memory_;
+  int64_t size_ = 0;
 };
+
+int64_t wide_columns() {
+  static const int64_t columns = sysconf(_SC_LEVEL2_CACHE_SIZE) >= 1 << 20 ? kWideColumns : kTaskColumns;
+  return columns;
+}
 
 // One product of a batch or group.
 struct Product {
@@ -77,18 +92,100 @@ void no_products(const Gemm& g, const Task& t) {  // k == 0: C = start + bias
     }
 }
 
+// Whether tasks of such a product copy A. A tile of fourteen transposed rows uses most of each cache line it meets and
+// is as fast without (90 % at 2048^3); one of six reads every line three times (62 % without, 91 % with a copy).
+bool copies_a(const Gemm& g, int64_t rows, int64_t columns, const MicroKernels& kernels) {
+  if (g.layout == Layout::tn && kernels.width == 16) return false;
+  const bool conflict = g.lda % kConflict == 0;
+  return rows >= (conflict ? kCopyConflictRows : kCopyRows) && columns >= (conflict ? kCopyColumns / 2 : kCopyColumns);
+}
+
+// How the strips of a task's rows find A: in place, or in copies made a group of strips ahead into one of two buffers.
+// Groups are single strips where rows run along k, and as wide as whole cache lines where A is transposed.
+class StripsOfA {
+ public:
+  StripsOfA(const Gemm& g, const Product& p, const Task& t, const MicroKernels& kernels)
+      : tn_(g.layout == Layout::tn),
+        lda_(g.lda),
+        rows_(t.m1 - t.m0),
+        strips_(ceil_div(rows_, kernels.rows)),
+        height_(ceil_div(rows_, strips_)),
+        a_(p.a + t.m0 * (tn_ ? 1 : g.lda)),
+        kernels_(kernels) {
+    if (!copies_a(g, rows_, t.n1 - t.n0, kernels)) return;
+    group_ = tn_ ? kGroupRows / kernels.rows : 1;
+    // An odd number of cache lines from row to row, or strip to strip, keeps them out of each other's cache sets.
+    line_ = tn_ ? ceil_div(height_, kernels.width) * kernels.width : kDepth + 16;
+    strip_ = tn_ ? kDepth * line_ + 16 : height_ * line_;
+    thread_local Scratch scratch;
+    buffers_ = scratch.get(2 * group_ * strip_);
+  }
+
+  int64_t count() const { return strips_; }
+  int64_t begin(int64_t i) const { return std::min(rows_, i * height_); }
+
+  // Before the first strip of a chunk of k.
+  void start(int64_t k0, int64_t k) {
+    k0_ = k0;
+    k_ = k;
+    if (buffers_) kernels_.copy_a(copy_of(0));
+  }
+  void set(Strip& s, int64_t i) const {
+    s.rows = static_cast<int>(begin(i + 1) - begin(i));
+    s.copy = CopyA{};
+    if (!buffers_) {
+      s.a_row = tn_ ? 1 : lda_;
+      s.a_k = tn_ ? lda_ : 1;
+      s.a = a_ + begin(i) * s.a_row + k0_ * s.a_k;
+      if (!tn_ && i + 1 < strips_) s.copy = copy_of(i + 1);  // only fetched: there is no buffer
+      return;
+    }
+    s.a_row = tn_ ? 1 : line_;
+    s.a_k = tn_ ? line_ : 1;
+    s.a = buffer(i / group_) + i % group_ * strip_;
+    if ((i / group_ + 1) * group_ >= strips_) return;
+    s.copy = copy_of(i / group_ + 1);
+    const int64_t units = s.copy.end;  // each strip of this group does its share of the next
+    s.copy.begin = units * (i % group_) / group_;
+    s.copy.end = units * (i % group_ + 1) / group_;
+  }
+
+ private:
+  float* buffer(int64_t group) const { return buffers_ + group % 2 * group_ * strip_; }
+  CopyA copy_of(int64_t group) const {
+    const int64_t row = begin(group * group_), rows = begin((group + 1) * group_) - row;
+    CopyA c;
+    c.from = a_ + row * (tn_ ? 1 : lda_) + k0_ * (tn_ ? lda_ : 1);
+    c.from_line = lda_;
+    c.size = tn_ ? rows : k_;
+    c.to = buffer(group);
+    c.to_line = line_;
+    c.to_unit = tn_ ? strip_ : 16;
+    c.width = tn_ ? height_ : 16;
+    c.end = (tn_ ? k_ : rows) * ceil_div(c.size, c.width);
+    return c;
+  }
+
+  const bool tn_;
+  const int64_t lda_, rows_, strips_, height_;
+  const float* const a_;
+  const MicroKernels& kernels_;
+  int64_t group_ = 1, line_ = 0, strip_ = 0;  // floats of a line and of a strip in a copy
+  float* buffers_ = nullptr;                  // null: A is read in place
+  int64_t k0_ = 0, k_ = 0;
+};
+
 void run_task(const Gemm& g, const Task& t, const MicroKernels& kernels) {
   const Product& p = t.p;
   if (p.k == 0) return no_products(g, t);
   thread_local Scratch scratch;
-  const bool tn = g.layout == Layout::tn, nt = g.layout == Layout::nt;
+  const bool nt = g.layout == Layout::nt;
+  StripsOfA strips(g, p, t, kernels);
   Strip s;
-  s.a_row = tn ? 1 : g.lda;
-  s.a_k = tn ? g.lda : 1;
   s.n = t.n1 - t.n0;
   s.ldc = g.ldc;
-  const int64_t rows = t.m1 - t.m0, strips = ceil_div(rows, kernels.rows);
-  const bool in_place = !p.packed_b && !nt && rows <= kInPlaceRows && s.n % 16 == 0;
+  const int64_t most = kernels.width == 16 ? kInPlaceRows : kernels.rows;
+  const bool in_place = !p.packed_b && !nt && t.m1 - t.m0 <= most && s.n % 16 == 0;
   for (int64_t k0 = 0; k0 < p.k; k0 += kDepth) {
     s.k = std::min(kDepth, p.k - k0);
     s.b_k = kPanel;
@@ -100,21 +197,20 @@ void run_task(const Gemm& g, const Task& t, const MicroKernels& kernels) {
       s.b_panel = kPanel;
       s.b = p.b + k0 * g.ldb + t.n0;
     } else {
-      s.b_panel = s.k * kPanel;
-      s.b = scratch.panels();
+      s.b_panel = s.k * kPanel + 16;  // 16: panels should not meet in the same cache sets
+      float* panels = scratch.get(ceil_div(s.n, kPanel) * (kDepth * kPanel + 16));
+      s.b = panels;
       if (nt)
-        kernels.pack_columns(p.b + t.n0 * g.ldb + k0, g.ldb, s.n, s.k, scratch.panels(), s.b_panel);
+        kernels.pack_columns(p.b + t.n0 * g.ldb + k0, g.ldb, s.n, s.k, panels, s.b_panel);
       else
-        kernels.pack_rows(p.b + k0 * g.ldb + t.n0, g.ldb, s.n, s.k, scratch.panels(), s.b_panel);
+        kernels.pack_rows(p.b + k0 * g.ldb + t.n0, g.ldb, s.n, s.k, panels, s.b_panel);
     }
     s.add = g.accumulate || k0 > 0;
     s.bias = g.bias && k0 + s.k == p.k ? g.bias + t.n0 : nullptr;
-    for (int64_t i = 0; i < strips; ++i) {  // strips of equal height, to within one row
-      const int64_t m0 = t.m0 + rows * i / strips, m1 = t.m0 + rows * (i + 1) / strips;
-      s.rows = static_cast<int>(m1 - m0);
-      s.a = p.a + m0 * s.a_row + k0 * s.a_k;
-      s.c = p.c + m0 * g.ldc + t.n0;
-      s.a_next = !tn && i + 1 < strips ? s.a + s.rows * g.lda : nullptr;
+    strips.start(k0, s.k);
+    for (int64_t i = 0; i < strips.count(); ++i) {
+      strips.set(s, i);
+      s.c = p.c + (t.m0 + strips.begin(i)) * g.ldc + t.n0;
       kernels.strip(s);
     }
   }
@@ -122,11 +218,11 @@ void run_task(const Gemm& g, const Task& t, const MicroKernels& kernels) {
 
 // Cuts a product into tasks of about `target` multiply-adds. Columns first: a task packs its own part of B, so rows are
 // only divided as long as many of them share the packing.
-void add_tasks(const Gemm& g, const Product& p, int64_t target, std::vector<Task>& tasks) {
+void add_tasks(const Gemm& g, const Product& p, int64_t target, const MicroKernels& kernels, std::vector<Task>& tasks) {
   if (p.m == 0 || g.n == 0) return;
   const int64_t min_rows = p.packed_b ? 48 : g.layout == Layout::nt ? 128 : 64;
   const int64_t panels = ceil_div(g.n, kPanel), want = ceil_div(p.m * g.n * p.k, target);
-  int64_t n_parts = ceil_div(g.n, kTaskColumns);
+  int64_t n_parts = ceil_div(g.n, copies_a(g, p.m, g.n, kernels) ? wide_columns() : kTaskColumns);
   const int64_t m_parts = std::clamp<int64_t>(ceil_div(want, n_parts), 1, std::max<int64_t>(1, p.m / min_rows));
   n_parts =
       std::max(n_parts, std::min(ceil_div(want, m_parts), p.packed_b ? panels : std::max<int64_t>(1, panels / 2)));
@@ -156,7 +252,7 @@ void gemm(const Gemm& g, ThreadPool& pool, Isa isa) noexcept {
   const int64_t target = alone ? total + 1 : std::max(kSmallest, total / (4 * pool.size()));
   thread_local std::vector<Task> tasks;
   tasks.clear();
-  for (int64_t i = 0; i < g.batch; ++i) add_tasks(g, product(g, i), target, tasks);
+  for (int64_t i = 0; i < g.batch; ++i) add_tasks(g, product(g, i), target, kernels, tasks);
   if (alone) {
     for (const Task& t : tasks) run_task(g, t, kernels);
   } else {

@@ -1,9 +1,9 @@
 // Matrix products in f32 with fixed bits (rule R1 of backend.h), for all layouts, batches and groups.
 //
 // gemm.cc cuts a product into tasks, each a rectangle of C; a task walks k in chunks of kDepth, packs its part of B
-// where that pays, and hands strips of A to the micro-kernels of gemm_micro.h, which keep a tile of C in registers for
-// one block of 128 along k. Tiles, chunks and threads only ever divide m and n, or k at multiples of 128, so that no
-// choice made here can be seen in a result.
+// where that pays, and hands strips of A, in place or copied, to the micro-kernels of gemm_micro.h, which keep a tile of
+// C in registers for one block of 128 along k. Tiles, chunks and threads only ever divide m and n, or k at multiples of
+// 128, so that no choice made here can be seen in a result.
 //
 // Packed B is the same for all instruction sets: panels of 32 columns, each [k][32], zeros beyond column n.
 #pragma once

@@ -21,6 +21,10 @@ using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 constexpr int kWidth = static_cast<int>(hn::MaxLanes(D()));
 constexpr int kPanelVecs = kPanel / kWidth;
+// Between so many k a tile of this height does a bit of what is not arithmetic: it asks for rows of C, all of them within
+// the first block, and copies a unit or two of A. In bursts, the same requests keep B waiting.
+constexpr int64_t step_of(int rows) { return rows < 4 ? kDotBlock : rows < 8 ? 16 : 8; }
+constexpr int rows_asked_for(int rows) { return static_cast<int>((rows * step_of(rows) + kDotBlock - 1) / kDotBlock); }
 
 // Tiles, in rows x vectors. One k costs rows * vectors fma, which two pipes take at two per cycle, and rows + vectors
 // loads, two per cycle as well; accumulators, vectors of B and one of A must fit the registers (32, or 16 for AVX2).
@@ -37,6 +41,67 @@ constexpr int kRows = 6, kVecs = 4, kFewRows = 3, kFewVecs = 8;
 HWY_INLINE hn::Mask<D> first(D d, int64_t n) { return hn::FirstN(d, static_cast<size_t>(n < 0 ? 0 : n)); }
 HWY_INLINE V load_first(D d, const float* p, int64_t n) { return hn::MaskedLoad(first(d, n), d, p); }
 
+// Copies units of A one by one from within the loop over k, where the work disappears between multiply-adds; a copy on
+// its own costs 5 % of the time. Memory answers in 150 ns or more: a unit is asked for kAhead steps before it is read.
+class Copier {
+ public:
+  explicit Copier(const CopyA& c) : c_(c), left_(c.end - c.begin), to_fetch_(left_) {
+    if (left_ == 0) return;
+    units_ = (c.size + c.width - 1) / c.width;
+    fetch_ = copy_ = {c.begin / units_, c.begin % units_};
+  }
+  // Steps that this takes.
+  int64_t steps() const { return left_ == 0 ? 0 : c_.to ? left_ + kAhead : left_; }
+  HWY_INLINE void step() {
+    if (left_ > 0) work();
+  }
+  void finish() {
+    while (c_.to && left_ > 0) work();
+  }
+
+ private:
+  struct Unit {
+    int64_t line = 0, unit = 0;
+  };
+  static constexpr int64_t kAhead = 24;
+
+  HWY_INLINE void work() {
+    if (to_fetch_ > 0) {
+      --to_fetch_;
+      __builtin_prefetch(c_.from + fetch_.line * c_.from_line + fetch_.unit * c_.width, 0, 2);
+      advance(fetch_);
+      if (!c_.to) {
+        --left_;
+        return;
+      }
+      if (wait_ > 0) {
+        --wait_;
+        return;
+      }
+    }
+    const D d;
+    const int64_t begin = copy_.unit * c_.width, n = c_.size - begin;
+    const float* from = c_.from + copy_.line * c_.from_line + begin;
+    float* to = c_.to + copy_.line * c_.to_line + copy_.unit * c_.to_unit;
+    for (int64_t v = 0; v < c_.width; v += kWidth) {
+      if (v + kWidth <= n)
+        hn::Store(hn::LoadU(d, from + v), d, to + v);  // a mask would make this load several times slower
+      else
+        hn::Store(load_first(d, from + v, n - v), d, to + v);
+    }
+    --left_;
+    advance(copy_);
+  }
+  HWY_INLINE void advance(Unit& u) const {
+    if (++u.unit == units_) u = {u.line + 1, 0};
+  }
+
+  const CopyA c_;
+  int64_t units_ = 0, left_, to_fetch_, wait_ = kAhead;
+  Unit fetch_, copy_;
+};
+void copy_a(const CopyA& c) { Copier(c).finish(); }
+
 // One tile: `rows` x (vecs * kWidth) of C. The accumulators must stay in registers, so every loop over them is
 // unrolled. kByRow: A[i, k] lies at a + i * a_stride + k, else at a + k * a_stride + i.
 #define PONDER_UNROLL _Pragma("GCC unroll 16")
@@ -45,9 +110,10 @@ HWY_INLINE V load_first(D d, const float* p, int64_t n) { return hn::MaskedLoad(
 template <int rows, int vecs, bool kByRow>
 HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTRICT b, int64_t b_k,
                        int64_t b_panel, int64_t k, float* HWY_RESTRICT c, int64_t ldc, int64_t n, bool add,
-                       const float* HWY_RESTRICT bias) {
+                       const float* HWY_RESTRICT bias, Copier& copier, int copies) {
   const D d;
-  PONDER_EACH_SUM if (v * kWidth % 16 == 0) __builtin_prefetch(c + i * ldc + v * kWidth, 1);
+  const float* c_fetch = c;
+  int c_left = rows;
 
   const float* a_rows[(rows + 2) / 3];  // three rows share a pointer: x86 adds 0, 1 or 2 strides for nothing
   PONDER_UNROLL for (int i = 0; i < rows; i += 3) a_rows[i / 3] = a + i * a_stride;
@@ -57,20 +123,26 @@ HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_stride, const floa
     const int64_t end = begin + kDotBlock < k ? begin + kDotBlock : k;
     V sum[rows][vecs];
     PONDER_EACH_SUM sum[i][v] = hn::Zero(d);
-    for (int64_t kk = begin; kk < end; ++kk) {
-      V bv[vecs];
-      PONDER_UNROLL for (int v = 0; v < vecs; ++v) bv[v] =
-          hn::LoadU(d, b + (v / kPanelVecs) * b_panel + (v % kPanelVecs) * kWidth);
-      PONDER_UNROLL for (int i = 0; i < rows; ++i) {
-        const V av = hn::Set(d, kByRow ? a_rows[i / 3][i % 3 * a_stride] : a[i]);
-        PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[i][v] = hn::MulAdd(av, bv[v], sum[i][v]);
+    for (int64_t kk = begin; kk < end;) {
+      const int64_t stop = kk + step_of(rows) < end ? kk + step_of(rows) : end;
+      for (int i = 0; i < rows_asked_for(rows) && c_left > 0; ++i, --c_left, c_fetch += ldc)
+        PONDER_UNROLL for (int v = 0; v < vecs * kWidth; v += 16) __builtin_prefetch(c_fetch + v, 1);
+      for (int i = 0; i < copies; ++i) copier.step();
+      for (; kk < stop; ++kk) {
+        V bv[vecs];
+        PONDER_UNROLL for (int v = 0; v < vecs; ++v) bv[v] =
+            hn::LoadU(d, b + (v / kPanelVecs) * b_panel + (v % kPanelVecs) * kWidth);
+        PONDER_UNROLL for (int i = 0; i < rows; ++i) {
+          const V av = hn::Set(d, kByRow ? a_rows[i / 3][i % 3 * a_stride] : a[i]);
+          PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[i][v] = hn::MulAdd(av, bv[v], sum[i][v]);
+        }
+        if constexpr (kByRow) {
+          PONDER_UNROLL for (const float*& row : a_rows)++ row;
+        } else {
+          a += a_stride;
+        }
+        b += b_k;
       }
-      if constexpr (kByRow) {
-        PONDER_UNROLL for (const float*& row : a_rows)++ row;
-      } else {
-        a += a_stride;
-      }
-      b += b_k;
     }
     // Hides c and ldc from the compiler, which otherwise keeps an address for every row of C through the loop over k
     // and, out of registers, reads B from the stack (6 rows: 60 instead of 97 % of peak).
@@ -98,7 +170,7 @@ HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_stride, const floa
 }
 
 using TileFn = void (*)(const float*, int64_t, const float*, int64_t, int64_t, int64_t, float*, int64_t, int64_t, bool,
-                        const float*);
+                        const float*, Copier&, int);
 struct TileRow {  // the tiles of one height
   TileFn full, half, few;
 };
@@ -115,16 +187,16 @@ constexpr std::array<TileRow, kRows> tile_rows(std::index_sequence<i...>) {
 constexpr std::array<TileRow, kRows> kTiles[2] = {tile_rows<false>(std::make_index_sequence<kRows>()),
                                                   tile_rows<true>(std::make_index_sequence<kRows>())};
 
-// Asks for a share of the next strip's rows with each tile, whose columns are [begin, end).
-void fetch_next(const Strip& s, int64_t begin, int64_t end) {
-  for (int64_t i = s.rows * begin / s.n; i < s.rows * end / s.n; ++i)
-    for (int64_t kk = 0; kk < s.k; kk += 16) __builtin_prefetch(s.a_next + i * s.a_row + kk, 0, 2);
-}
-
 void strip(const Strip& s) {
   const bool by_row = s.a_k == 1;
   const int64_t a_stride = by_row ? s.a_row : s.a_k;
   const TileRow& tiles = kTiles[by_row][static_cast<size_t>(s.rows - 1)];
+  Copier copier(s.copy);
+  int copies = 0;  // at each step
+  if (copier.steps() > 0) {
+    const int64_t steps = std::max<int64_t>(1, s.n / (kVecs * kWidth) * (s.k / step_of(s.rows)));
+    copies = static_cast<int>((copier.steps() + steps - 1) / steps);
+  }
   for (int64_t j = 0; j < s.n;) {
     const int64_t left = s.n - j;
     int64_t width = kVecs * kWidth;
@@ -136,10 +208,10 @@ void strip(const Strip& s) {
       fn = tiles.half;
     }
     fn(s.a, a_stride, s.b + (j / kPanel) * s.b_panel + j % kPanel, s.b_k, s.b_panel, s.k, s.c + j, s.ldc, left, s.add,
-       s.bias ? s.bias + j : nullptr);
-    if (s.a_next) fetch_next(s, j, std::min(j + width, s.n));
+       s.bias ? s.bias + j : nullptr, copier, copies);
     j += width;
   }
+  copier.finish();
 }
 
 // Rows r, r + 4, r + 8 ... of a matrix, four values of each, as 128-bit blocks of one vector.
@@ -183,23 +255,19 @@ void pack_columns(const float* b, int64_t ldb, int64_t n, int64_t k, float* pack
   }
 }
 
+// Row after row, so that the cache reads ahead.
 void pack_rows(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed, int64_t panel_stride) {
   const D d;
-  for (int64_t p = 0; p < n; p += kPanel, packed += panel_stride) {
-    for (int64_t v = 0; v < kPanel; v += kWidth) {
-      const float* from = b + p + v;
-      float* to = packed + v;
-      if (p + v + kWidth <= n) {
-        for (int64_t kk = 0; kk < k; ++kk) hn::StoreU(hn::LoadU(d, from + kk * ldb), d, to + kk * kPanel);
-      } else {
-        const auto mask = first(d, n - p - v);
-        for (int64_t kk = 0; kk < k; ++kk) hn::StoreU(hn::MaskedLoad(mask, d, from + kk * ldb), d, to + kk * kPanel);
-      }
+  for (int64_t kk = 0; kk < k; ++kk, b += ldb) {
+    for (int64_t j = 0; j < n; j += kPanel) {
+      float* to = packed + j / kPanel * panel_stride + kk * kPanel;
+      for (int64_t v = 0; v < kPanel; v += kWidth)
+        hn::StoreU(j + kPanel <= n ? hn::LoadU(d, b + j + v) : load_first(d, b + j + v, n - j - v), d, to + v);
     }
   }
 }
 
-constexpr MicroKernels kKernels{kRows, strip, pack_columns, pack_rows};
+constexpr MicroKernels kKernels{kRows, kWidth, strip, copy_a, pack_columns, pack_rows};
 
 }  // namespace ponder::kernels::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
