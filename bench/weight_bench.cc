@@ -176,7 +176,7 @@ void run_case(const Case& cs, const Backend& backend, const std::string& isa, co
     const double products = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
     const int64_t repeats =
         m == 1 ? std::max<int64_t>(1, copies / 4) : std::max<int64_t>(1, static_cast<int64_t>(8e-3 * 1e11 / products));
-    std::vector<double> limits, speeds, shares;
+    std::vector<double> limits, speeds;
     product();
     for (int round = 0; round < o.rounds; ++round) {
       const double before = m == 1 ? read_peak(pool, packed.data, kMemory / 4 * 3) : fma_peak(pool, isa);
@@ -185,7 +185,6 @@ void run_case(const Case& cs, const Backend& backend, const std::string& isa, co
       const double each = (now() - begin) / static_cast<double>(repeats);
       limits.push_back(before);
       speeds.push_back((m == 1 ? static_cast<double>(size) : products) / each);
-      shares.push_back(speeds.back() / before);
     }
     const double limit = pick(limits, o.best), speed = pick(speeds, o.best);
     if (m == 1)

@@ -62,12 +62,13 @@ struct Gemm {
 // C[m, n] = sum_k A[m, k] W[n, k] (+ bias), W in the type its file has, repacked once by `pack_weights`.
 //
 // What activations are rounded to is an explicit choice, the same for every row whatever the batch:
-//   f32   W is expanded exactly, then rule R1.
+//   f32   W is expanded exactly (dequantize_row), then rule R1.
 //   bf16  A is rounded to bf16 (nearest even) first.
 //   q8    for block types: every row of A is cut into blocks of 32 numbers (types with blocks of 32) or 256 (K types,
-//         IQ4_XS), a = amax / 127, codes q = nearest even of x * (1 / a) (0 where a is 0). Let a sub-block be the
-//         numbers that share a scale s and, where the type has one, a minimum z: w_i = s * c_i - z, c_i whole, s and z
-//         the exact f32 products of the block's scales. Then, sub-blocks in order:
+//         IQ4_XS), a = amax / 127, codes q = nearest even of x * (1 / a); all q are 0 where 1 / a is 0 or not finite, so
+//         that zeros stay zeros and a NaN or an infinity makes the row's results NaN. Let a sub-block be the numbers
+//         that share a scale s and, where the type has one, a minimum z: w_i = s * c_i - z, c_i whole, s and z the
+//         exact f32 products of the block's scales. Then, sub-blocks in order:
 //           t = fma(s, float(sum c_i q_i), t) from +0;   t = fma(-z, float(sum q_i), t)      within a block of A
 //           y = fma(a, t, y) from +0                                                          over the blocks of A
 //         The sums of integers are exact, so any order inside a sub-block gives the same bits. Types without blocks
@@ -75,7 +76,7 @@ struct Gemm {
 enum class Activations : uint8_t { f32, bf16, q8 };
 const char* activations_name(Activations a);
 
-// The packed form of one matrix [n, k], or of `batch` of them `stride` bytes apart.
+// The packed form of one matrix [n, k] (64-byte aligned), or of `batch` of them `stride` bytes apart.
 struct WeightPart {
   BlockType type;
   int64_t n;
@@ -83,16 +84,16 @@ struct WeightPart {
   int64_t stride = 0;
 };
 struct WeightGemm {
-  int64_t m, k;
+  int64_t m, k;  // grouped: m is offsets[batch], or more when asking for weight_gemm_scratch
   const float* a;
   int64_t lda;
-  std::span<const WeightPart> parts;  // one below the other: their n add up to the columns of C
+  std::span<const WeightPart> parts;  // side by side in C: their n add up to its columns
   float* c;
   int64_t ldc;
-  const float* bias = nullptr;
+  const float* bias = nullptr;  // [columns of C]
   Activations activations = Activations::f32;
-  int64_t batch = 1, a_stride = 0, c_stride = 0;  // as in Gemm
-  const int32_t* offsets = nullptr;               // grouped (experts), as in Gemm
+  int64_t batch = 1, a_stride = 0, c_stride = 0;  // as in Gemm; a_stride 0: all matrices have the same A
+  const int32_t* offsets = nullptr;               // grouped (experts), as in Gemm; from offsets[0] = 0
   std::byte* scratch = nullptr;                   // weight_gemm_scratch() bytes, 64-byte aligned
 };
 struct EmbedStored {  // y[r] = row ids[r] of the table, expanded exactly
@@ -396,13 +397,15 @@ class Backend {
 
   // Types that weight_gemm takes; every other type is expanded by the loader to the nearest of these.
   virtual bool multiplies(BlockType type) const = 0;
-  // Bytes of the packed form of [n, k] (a multiple of 64), and making it: row i of the packed matrix is row
-  // `order[i]` of W (null: as they stand). Packing may run on several threads for different matrices at once.
+  // Bytes of the packed form of [n, k] (a multiple of 64, within 3.2 % of the file's for whole panels of 32 rows), and
+  // making it: row i of the packed matrix is row `order[i]` of W (null: as they stand). FP8: scales below 2^120. Packing may run on several threads for different matrices at once.
   virtual size_t packed_weight_bytes(BlockType type, int64_t n, int64_t k) const = 0;
   virtual void pack_weights(const Quantized& w, const int32_t* order, std::byte* packed) const noexcept = 0;
+  // Needs m, k, parts' types, activations, batch, a_stride and whether there are offsets; grows with m.
   virtual size_t weight_gemm_scratch(const WeightGemm&) const = 0;
   virtual void weight_gemm(const WeightGemm&) const noexcept = 0;
   virtual void embed_stored(const EmbedStored&) const noexcept = 0;
+
   virtual void rms_norm(const RmsNorm&) const noexcept = 0;
   virtual void rms_norm_grad(const RmsNormGrad&) const noexcept = 0;
   virtual void rope(const Rope&) const noexcept = 0;

@@ -8,12 +8,13 @@ namespace ponder::kernels::cpu {
 
 std::vector<Isa> supported_isas() {
   std::vector<Isa> isas;
-  const int64_t targets = hwy::SupportedTargets();
 #if HWY_ARCH_X86_64
+  const int64_t targets = hwy::SupportedTargets();
   if (targets & HWY_AVX3) isas.push_back(Isa::avx512);
   if (targets & HWY_AVX2) isas.push_back(Isa::avx2);
 #elif HWY_ARCH_ARM_A64
-  if (targets & HWY_NEON) isas.push_back(Isa::neon);
+  // Part of every 64-bit ARM, fused multiply-add included. Highway would ask for AES besides, which no kernel needs.
+  isas.push_back(Isa::neon);
 #endif
   return isas;
 }

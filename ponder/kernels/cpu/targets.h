@@ -8,6 +8,7 @@
 #define HWY_DISABLED_TARGETS (~(HWY_AVX2 | HWY_AVX3))
 // The object `name` of the namespace compiled for `isa`.
 #define PONDER_FOR_ISA(isa, name) ((isa) == Isa::avx512 ? N_AVX3::name : N_AVX2::name)
-#else
-#define PONDER_FOR_ISA(isa, name) (HWY_NAMESPACE::name)
+#elif defined(__aarch64__)
+#define HWY_DISABLED_TARGETS (~HWY_NEON)
+#define PONDER_FOR_ISA(isa, name) (N_NEON::name)
 #endif

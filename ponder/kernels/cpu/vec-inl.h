@@ -39,6 +39,12 @@ using Du = hn::FixedTag<uint32_t, kWidth>;
 template <class Part>
 struct Lanes16 {
   Part part[kParts];
+#if HWY_ARCH_ARM
+  // NEON's vectors have constructors. One that the compiler made for this struct would call them, but be compiled at the
+  // end of the file, without the target's attributes.
+  HWY_INLINE Lanes16() {}
+  HWY_INLINE Lanes16(Part a, Part b, Part c, Part d) : part{a, b, c, d} {}
+#endif
 };
 using F16 = Lanes16<hn::Vec<Df>>;
 using I16 = Lanes16<hn::Vec<Di>>;
@@ -58,7 +64,7 @@ HWY_INLINE void unroll(F&& f) {
 // The same, for the parts of one R.
 template <class R, class F>
 HWY_INLINE R parts(F&& f) {
-  return [&]<int... i>(std::integer_sequence<int, i...>) PONDER_LAMBDA { return R{{f(Index<i>())...}}; }
+  return [&]<int... i>(std::integer_sequence<int, i...>) PONDER_LAMBDA { return R{f(Index<i>())...}; }
   (std::make_integer_sequence<int, kParts>());
 }
 
@@ -226,12 +232,13 @@ HWY_INLINE void transpose(const float* x, int64_t ldx, int64_t rows, int64_t col
 // ---- R2 -------------------------------------------------------------------------------------------------------------
 template <class Op>
 HWY_INLINE float fold(const F16& a, Op&& op) {
-  constexpr hn::FixedTag<float, 4> d4;
 #if HWY_TARGET == HWY_AVX3
   constexpr hn::FixedTag<float, 8> d8;
+  constexpr hn::FixedTag<float, 4> d4;
   const auto eight = op(hn::LowerHalf(d8, a.part[0]), hn::UpperHalf(d8, a.part[0]));
   const auto four = op(hn::LowerHalf(d4, eight), hn::UpperHalf(d4, eight));
 #elif HWY_TARGET == HWY_AVX2
+  constexpr hn::FixedTag<float, 4> d4;
   const auto eight = op(a.part[0], a.part[1]);
   const auto four = op(hn::LowerHalf(d4, eight), hn::UpperHalf(d4, eight));
 #else

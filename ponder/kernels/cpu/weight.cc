@@ -1,11 +1,8 @@
 #include "ponder/kernels/cpu/weight.h"
 
 #include <algorithm>
-#include <memory>
-#include <new>
 #include <vector>
 
-#include "ponder/kernels/cpu/gemm_micro.h"
 #include "ponder/kernels/cpu/weight_format.h"
 #include "ponder/kernels/cpu/weight_micro.h"
 #include "ponder/kernels/cpu/weight_pack.h"
@@ -14,11 +11,12 @@
 namespace ponder::kernels::cpu {
 namespace {
 
-constexpr int64_t kTaskColumns = 256;    // of expanded weights: with kDepth, a part of the L2 cache
-constexpr int64_t kTaskRows = 256;       // and so many rows of whole numbers, kIntegerDepth deep, another
-constexpr int64_t kIntegerDepth = 1024;  // a panel so deep stays in the L1 cache while rows pass over it
-constexpr int64_t kPlainDepth = 512;
-constexpr int64_t kAhead = 8192;  // bytes; where a panel is read once, the distance to what is fetched
+// A task's part of C, and kIntegerDepth of its rows, stay in the L2 cache.
+constexpr int64_t kTaskRows = 256, kTaskColumns = 256;
+constexpr int64_t kIntegerDepth = 1024;    // a panel so deep stays in the L1 cache while rows pass over it,
+constexpr int64_t kPlainBytes = 32 << 10;  // and so much of a panel of plain numbers
+constexpr int64_t kExpandedDepth = 256;    // or of expanded ones (multiples of kDotBlock)
+constexpr int64_t kAhead = 8192;           // bytes; where a panel is read once, the distance to what is fetched
 // What work takes on one thread, about: a product below kInline is not worth waking anyone, a task below kSmallest not
 // worth claiming.
 constexpr int64_t kInlineNs = 3000, kSmallestNs = 1000;
@@ -79,13 +77,19 @@ struct Task {
   int64_t m0, m1, n0, n1;
 };
 
-// Strips of rows over all panels of a task, `depth` numbers along k at a time. place(strip, k0, k1, row) sets what only
-// this kind of strip has, run(strip) computes it.
-template <class S, class Place, class Run>
-void over_panels(const WeightGemm& g, const Task& t, int max_rows, int64_t depth, Place&& place, Run&& run) {
+// Where a thread expands a part of a panel.
+float* expanded() {
+  alignas(64) thread_local float memory[kExpandedDepth * kPanel];
+  return memory;
+}
+
+// Strips of rows over all panels of a task, `depth` numbers along k at a time. panel(packed, k0, k1) says where strips
+// read that part of a panel; place(strip, k0, k1, row) sets what only this kind of strip has; run(strip) computes it.
+template <class S, class Panel, class Place, class Run>
+void over_panels(const WeightGemm& g, const Task& t, int max_rows, int64_t depth, Panel&& panel, Place&& place,
+                 Run&& run) {
   const BlockType type = t.part->type;
-  const int64_t rows = t.m1 - t.m0, strips = ceil_div(rows, max_rows), panel = panel_bytes(type, g.k);
-  if (strips == 1) depth = g.k;
+  const int64_t rows = t.m1 - t.m0, strips = ceil_div(rows, max_rows), stride = panel_bytes(type, g.k);
   const int64_t ahead_step = ceil_div(depth_bytes(type, 256) * S::kAheadNumbers / 256, strips);
   S s{};
   s.ldc = g.ldc;
@@ -93,15 +97,17 @@ void over_panels(const WeightGemm& g, const Task& t, int max_rows, int64_t depth
     const int64_t k1 = std::min(g.k, k0 + depth);
     s.add = k0 > 0;
     for (int64_t j = t.n0; j < t.n1; j += kPanel) {
-      s.w = t.packed + j / kPanel * panel + depth_bytes(type, k0);
+      const std::byte* packed = t.packed + j / kPanel * stride;
+      s.w = panel(packed, k0, k1);
       s.n = std::min<int64_t>(kPanel, t.n1 - j);
       s.bias = t.bias && k1 == g.k ? t.bias + j : nullptr;
-      // Next comes the panel beside this one, or the first one further down.
-      const bool last = j + kPanel >= t.n1;
-      s.ahead = strips == 1 ? s.w + kAhead
-                : last      ? t.packed + t.n0 / kPanel * panel + depth_bytes(type, k1)
-                            : s.w + panel;
-      s.ahead_step = strips > 1 && last && k1 == g.k ? 0 : ahead_step;
+      // Next comes the panel beside this one, or the first one further down; alone, the same one further down.
+      const bool last = j + kPanel >= t.n1, end = last && k1 == g.k;
+      s.ahead = packed + depth_bytes(type, k0) + kAhead;
+      if (strips > 1)
+        s.ahead = last ? t.packed + t.n0 / kPanel * stride + depth_bytes(type, end ? 0 : k1)
+                       : packed + stride + depth_bytes(type, k0);
+      s.ahead_step = strips > 1 && end ? 0 : ahead_step;
       for (int64_t i = 0; i < strips; ++i) {  // of equal height, to within one row
         const int64_t m0 = t.m0 + rows * i / strips, m1 = t.m0 + rows * (i + 1) / strips;
         s.rows = static_cast<int>(m1 - m0);
@@ -115,89 +121,50 @@ void over_panels(const WeightGemm& g, const Task& t, int max_rows, int64_t depth
 }
 
 void integer_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels) {
-  const int width = sub_blocks(t.part->type).elements;
+  const BlockType type = t.part->type;
+  const int width = sub_blocks(type).elements, rows = kernels.integer_rows;
   const QuantizedRow layout = width == 256 ? p.wide : p.narrow;
   const std::byte* a = (width == 256 ? p.wide_rows : p.narrow_rows) + t.row * layout.bytes();
   over_panels<IntegerStrip>(
-      g, t, kernels.integer_rows, kIntegerDepth,
+      g, t, rows, t.m1 - t.m0 <= rows ? g.k : kIntegerDepth,
+      [&](const std::byte* packed, int64_t k0, int64_t) { return packed + depth_bytes(type, k0); },
       [&](IntegerStrip& s, int64_t k0, int64_t k1, int64_t row) {
         s.a = a + row * layout.bytes();
         s.layout = layout;
         s.begin = k0 / width;
         s.end = k1 / width;
       },
-      [&](const IntegerStrip& s) { kernels.integer_strip(t.part->type, s); });
+      [&](const IntegerStrip& s) { kernels.integer_strip(type, s); });
 }
 
-void plain_task(const WeightGemm& g, const Task& t, const WeightKernels& kernels) {
+void float_task(const WeightGemm& g, const Task& t, const WeightKernels& kernels) {
   const BlockType type = t.part->type;
+  // FP8 costs so much to widen that few rows are enough to do it once.
+  const int rows = kernels.plain_rows;
+  const bool once = t.m1 - t.m0 <= rows, expand = !is_plain(type) || (type == BlockType::fp8 && !once);
+  const int64_t depth = expand ? kExpandedDepth : once ? g.k : kPlainBytes / depth_bytes(type, kDotBlock) * kDotBlock;
+  const float* scales = nullptr;
   over_panels<PlainStrip>(
-      g, t, kernels.plain_rows, kPlainDepth,
+      g, t, rows, depth,
+      [&](const std::byte* packed, int64_t k0, int64_t k1) {
+        if (expand) {
+          kernels.expand(type, packed, g.k, k0, k1, expanded());
+          return reinterpret_cast<const std::byte*>(expanded());
+        }
+        scales = reinterpret_cast<const float*>(packed + depth_bytes(type, g.k)) + k0 / kScaleBlock * kPanel;
+        return packed + depth_bytes(type, k0);
+      },
       [&](PlainStrip& s, int64_t k0, int64_t k1, int64_t row) {
         s.a = t.a + row * t.lda + k0;
         s.lda = t.lda;
         s.k = k1 - k0;
-        s.scales = reinterpret_cast<const float*>(s.w + depth_bytes(type, g.k - k0)) + k0 / kScaleBlock * kPanel;
+        s.scales = scales;
       },
-      [&](const PlainStrip& s) { kernels.plain_strip(type, s); });
+      [&](const PlainStrip& s) { kernels.plain_strip(expand ? BlockType::f32 : type, s); });
 }
 
-// Where a thread expands its chunk of W.
-class Scratch {
- public:
-  float* panels() {
-    if (!memory_)
-      memory_.reset(static_cast<float*>(::operator new (kTaskColumns* kDepth * sizeof(float), std::align_val_t{64})));
-    return memory_.get();
-  }
-
- private:
-  struct Free {
-    void operator()(float* p) const { ::operator delete (p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<float, Free> memory_;
-};
-
-void expanding_task(const WeightGemm& g, const Task& t, const WeightKernels& kernels, const MicroKernels& floats) {
-  thread_local Scratch scratch;
-  const BlockType type = t.part->type;
-  const int64_t panel = panel_bytes(type, g.k), rows = t.m1 - t.m0, strips = ceil_div(rows, floats.rows);
-  Strip s;
-  s.a_row = t.lda;
-  s.a_k = 1;
-  s.n = t.n1 - t.n0;
-  s.ldc = g.ldc;
-  s.b_k = kPanel;
-  for (int64_t k0 = 0; k0 < g.k; k0 += kDepth) {
-    s.k = std::min(kDepth, g.k - k0);
-    if (type == BlockType::f32) {
-      s.b_panel = g.k * kPanel;
-      s.b = reinterpret_cast<const float*>(t.packed) + t.n0 / kPanel * s.b_panel + k0 * kPanel;
-    } else {
-      s.b_panel = s.k * kPanel;
-      s.b = scratch.panels();
-      for (int64_t j = t.n0; j < t.n1; j += kPanel)
-        kernels.expand(type, t.packed + j / kPanel * panel, g.k, k0, k0 + s.k,
-                       scratch.panels() + (j - t.n0) / kPanel * s.b_panel);
-    }
-    s.add = k0 > 0;
-    s.bias = t.bias && k0 + s.k == g.k ? t.bias + t.n0 : nullptr;
-    for (int64_t i = 0; i < strips; ++i) {  // strips of equal height, to within one row
-      const int64_t m0 = t.m0 + rows * i / strips, m1 = t.m0 + rows * (i + 1) / strips;
-      s.rows = static_cast<int>(m1 - m0);
-      s.a = t.a + m0 * t.lda + k0;
-      s.c = t.c + m0 * g.ldc + t.n0;
-      s.a_next = i + 1 < strips ? s.a + s.rows * t.lda : nullptr;
-      floats.strip(s);
-    }
-  }
-}
-
-void run_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels,
-              const MicroKernels& floats) {
-  if (integers(g, t.part->type)) return integer_task(g, p, t, kernels);
-  if (is_plain(t.part->type) && t.part->type != BlockType::f32) return plain_task(g, t, kernels);
-  expanding_task(g, t, kernels, floats);
+void run_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels) {
+  integers(g, t.part->type) ? integer_task(g, p, t, kernels) : float_task(g, t, kernels);
 }
 
 // What m rows times n columns of a part take, in ns of one thread.
@@ -252,7 +219,6 @@ size_t weight_gemm_scratch(const WeightGemm& g) { return prepared(g).bytes; }
 
 void weight_gemm(const WeightGemm& g, ThreadPool& pool, Isa isa) noexcept {
   const WeightKernels& kernels = weight_kernels(isa);
-  const MicroKernels& floats = micro_kernels(isa);
   const Prepared p = prepared(g);
   if (p.bytes > 0) {
     const int64_t rows = g.offsets ? g.offsets[g.batch] : p.rows;
@@ -271,10 +237,10 @@ void weight_gemm(const WeightGemm& g, ThreadPool& pool, Isa isa) noexcept {
   tasks.clear();
   each_part(g, p, [&](const Task& t) { add_tasks(g, t, target, tasks); });
   if (alone) {
-    for (const Task& t : tasks) run_task(g, p, t, kernels, floats);
+    for (const Task& t : tasks) run_task(g, p, t, kernels);
   } else {
     pool.run(static_cast<int64_t>(tasks.size()),
-             [&, list = tasks.data()](int64_t i, int) { run_task(g, p, list[i], kernels, floats); });
+             [&, list = tasks.data()](int64_t i, int) { run_task(g, p, list[i], kernels); });
   }
 }
 

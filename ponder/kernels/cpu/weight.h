@@ -1,8 +1,8 @@
 // Products with stored weights (backend.h), fast: activations are prepared once (whole numbers, or rounded to bf16),
-// then tasks of columns and rows run over packed panels. Which kernel a part of the product takes:
-//   q8, block types        integer tiles straight from the packed codes, for any number of rows
-//   few rows, 16- and 8-bit numbers    tiles that widen them in registers
-//   else                   panels are expanded chunk by chunk to f32 for the strips of gemm_micro.h
+// then tasks of columns and rows run over packed panels, in one of two ways:
+//   whole numbers   q8 with block types: tiles straight from the packed codes, for any number of rows
+//   floats          F32, F16, BF16 and FP8 are widened in registers; blocks (and FP8 for many rows) are expanded to f32
+//                   in the L1 cache, a part of a panel at a time
 #pragma once
 
 #include <cstddef>

@@ -15,9 +15,10 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
-HWY_BEFORE_NAMESPACE();
 #if HWY_TARGET == HWY_AVX3
-HWY_PUSH_ATTRIBUTES("avx512vnni")  // weight_kernels() asks the CPU
+HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")  // weight_kernels() asks the CPU
+#else
+HWY_BEFORE_NAMESPACE();
 #endif
 namespace ponder::kernels::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -58,8 +59,6 @@ constexpr int kOffset = kSigned<f> ? 0 : f.offset;
 #if HWY_TARGET == HWY_AVX3
 using Partial = VI;
 template <Format f>
-constexpr int kChain = f.sub / 4;
-template <Format f>
 HWY_INLINE Partial dot(Partial p, VB w, VB a) {
   return VI{_mm512_dpbusd_epi32(p.raw, w.raw, a.raw)};
 }
@@ -80,8 +79,6 @@ HWY_INLINE Partial dot(Partial p, VB w, VB a) {
 HWY_INLINE VI widen(Partial p) { return VI{_mm256_madd_epi16(p.raw, _mm256_set1_epi16(1))}; }
 #else
 using Partial = VI;
-template <Format f>
-constexpr int kChain = f.sub / 4;
 template <Format f>
 HWY_INLINE Partial dot(Partial p, VB w, VB a) {
   const int8x16_t ws = vreinterpretq_s8_u8(w.raw), as = vreinterpretq_s8_u8(a.raw);
@@ -173,59 +170,66 @@ HWY_INLINE int32_t load_i32(const std::byte* p) {
 }
 HWY_INLINE float load_f32(const std::byte* p) { return std::bit_cast<float>(load_i32(p)); }
 
-// The sums of one sub-block as f32: group `group` of the unit on.
-template <Format f, int group, int rows, int vecs>
-HWY_INLINE void sub_block(const uint8_t* unit, const std::byte* a, int64_t a_stride, const std::byte* sums,
-                          VF (&out)[rows][vecs]) {
-  constexpr int groups = f.sub / 4, chain = kChain<f> < groups ? kChain<f> : groups;
-  VI start[rows];
+// Groups g .. end - 1 of a unit for all rows.
+template <Format f, int g, int end, int rows, int vecs>
+HWY_INLINE void dot_groups(const uint8_t* unit, const std::byte* a, int64_t a_stride, Partial (&part)[rows][vecs]) {
+  VB w[vecs];
+  PONDER_UNROLL for (int v = 0; v < vecs; ++v) w[v] = codes<f, g>(unit + v * kWidth * 4);
   PONDER_UNROLL for (int i = 0; i < rows; ++i) {
+    const VB av = hn::BitCast(DB(), hn::Set(DI(), load_i32(a + i * a_stride + g * 4)));
+    PONDER_UNROLL for (int v = 0; v < vecs; ++v) part[i][v] = dot<f>(part[i][v], w[v], av);
+  }
+  if constexpr (g + 1 < end) dot_groups<f, g + 1, end>(unit, a, a_stride, part);
+}
+// The same in chains that fit partial sums, which are widened in between.
+template <Format f, int g, int end, int rows, int vecs>
+HWY_INLINE void dot_chains(const uint8_t* unit, const std::byte* a, int64_t a_stride, VI (&total)[rows][vecs]) {
+#if HWY_TARGET == HWY_AVX2
+  constexpr int kEnd = g + kChain<f> < end ? g + kChain<f> : end;
+  Partial part[rows][vecs];
+  PONDER_EACH part[i][v] = hn::Zero(hn::Repartition<int16_t, DF>());
+  dot_groups<f, g, kEnd>(unit, a, a_stride, part);
+  PONDER_EACH total[i][v] = hn::Add(total[i][v], widen(part[i][v]));
+  if constexpr (kEnd < end) dot_chains<f, kEnd, end>(unit, a, a_stride, total);
+#else
+  dot_groups<f, g, end>(unit, a, a_stride, total);
+#endif
+}
+
+// t = fma(s, sum of products, t) for sub-block `sub`, whose first group in the unit is g, and the minimum's fma.
+template <Format f, int g, int rows, int vecs>
+HWY_INLINE void add_sub_block(const uint8_t* block, const uint8_t* unit, int64_t sub, int lane, const std::byte* a,
+                              int64_t a_stride, const std::byte* sums, const VF (&scale)[vecs],
+                              const VF (&minimum)[vecs], VF (&t)[rows][vecs]) {
+  VI total[rows][vecs];
+  PONDER_EACH {  // the sums are negated
     if constexpr (kOffset<f> == 0)
-      start[i] = hn::Zero(DI());
+      total[i][v] = hn::Zero(DI());
     else
-      start[i] = hn::ShiftLeft<std::countr_zero(static_cast<unsigned>(kOffset<f> | 256))>(
+      total[i][v] = hn::ShiftLeft<std::countr_zero(static_cast<unsigned>(kOffset<f>) | 256u)>(
           hn::Set(DI(), load_i32(sums + i * a_stride)));
   }
-  VI total[rows][vecs];
-  PONDER_EACH total[i][v] = start[i];
-  const auto run_chain = [&]<int begin, int... g>(std::integral_constant<int, begin>, std::integer_sequence<int, g...>)
-      HWY_ATTR {
-    Partial part[rows][vecs];
-#if HWY_TARGET == HWY_AVX2
-    PONDER_EACH part[i][v] = hn::Zero(hn::Repartition<int16_t, DF>());
-#else
-    PONDER_EACH part[i][v] = total[i][v];
-#endif
-    const auto step = [&]<int j>(std::integral_constant<int, j>) HWY_ATTR {
-      VB w[vecs];
-      PONDER_UNROLL for (int v = 0; v < vecs; ++v) w[v] = codes<f, group + j>(unit + v * kWidth * 4);
-      PONDER_UNROLL for (int i = 0; i < rows; ++i) {
-        const VB av = hn::BitCast(DB(), hn::Set(DI(), load_i32(a + i * a_stride + (group + j) * 4)));
-        PONDER_UNROLL for (int v = 0; v < vecs; ++v) part[i][v] = dot<f>(part[i][v], w[v], av);
-      }
-    };
-    (step(std::integral_constant<int, begin + g>()), ...);
-#if HWY_TARGET == HWY_AVX2
-    PONDER_EACH total[i][v] = hn::Add(total[i][v], widen(part[i][v]));
-#else
-    PONDER_EACH total[i][v] = part[i][v];
-#endif
-  };
-  [&]<int... c>(std::integer_sequence<int, c...>) HWY_ATTR {
-    (run_chain(std::integral_constant<int, c * chain>(), std::make_integer_sequence<int, chain>()), ...);
+  dot_chains<f, g, g + f.sub / 4>(unit, a, a_stride, total);
+  PONDER_UNROLL for (int v = 0; v < vecs; ++v) {
+    const VF s = sub_scale<f>(block, sub, lane + v * kWidth, scale[v]);
+    PONDER_UNROLL for (int i = 0; i < rows; ++i) t[i][v] = hn::MulAdd(s, hn::ConvertTo(DF(), total[i][v]), t[i][v]);
   }
-  (std::make_integer_sequence<int, groups / chain>());
-  PONDER_EACH out[i][v] = hn::ConvertTo(DF(), total[i][v]);
+  if constexpr (f.minimum()) {
+    PONDER_UNROLL for (int v = 0; v < vecs; ++v) {
+      const VF z = sub_minimum<f>(block, sub, lane + v * kWidth, minimum[v]);
+      PONDER_UNROLL for (int i = 0; i < rows; ++i) t[i][v] =
+          hn::MulAdd(z, hn::Set(DF(), load_f32(sums + i * a_stride)), t[i][v]);
+    }
+  }
 }
 
 template <Format f, int rows, int vecs>
 HWY_NOINLINE void integer_tile(const IntegerStrip& s) {
   const DF d;
   const int64_t stride = s.layout.bytes();
-  for (int v0 = 0; v0 < kPanelVecs; v0 += vecs) {
-    const int lane = v0 * kWidth;
-    if (lane >= s.n) break;
-    const bool whole = s.n >= lane + vecs * kWidth;
+  for (int lane = 0; lane < kPanel && lane < s.n; lane += vecs * kWidth) {
+    const int64_t columns = s.n - lane;
+    const bool whole = columns >= vecs * kWidth;
     float* c = s.c + lane;
     const std::byte* a = s.a + s.begin * f.block;
     const std::byte* scales = s.a + s.layout.scales() + s.begin * 4;
@@ -242,39 +246,26 @@ HWY_NOINLINE void integer_tile(const IntegerStrip& s) {
     else if (whole)
       PONDER_EACH y[i][v] = hn::LoadU(d, c + i * s.ldc + v * kWidth);
     else
-      PONDER_EACH y[i][v] = hn::MaskedLoad(first(s.n - lane - v * kWidth), d, c + i * s.ldc + v * kWidth);
+      PONDER_EACH y[i][v] = hn::MaskedLoad(first(columns - v * kWidth), d, c + i * s.ldc + v * kWidth);
     for (int64_t b = s.begin; b < s.end; ++b) {
       VF scale[vecs], minimum[vecs], t[rows][vecs];
       PONDER_UNROLL for (int v = 0; v < vecs; ++v) scale[v] = block_scale<f>(w, lane + v * kWidth);
-      if constexpr (f.minimum())
-        PONDER_UNROLL for (int v = 0; v < vecs; ++v) minimum[v] = load_f16(w + f.minima() + (lane + v * kWidth) * 2);
+      PONDER_UNROLL for (int v = 0; v < vecs; ++v) {
+        if constexpr (f.minimum())
+          minimum[v] = load_f16(w + f.minima() + (lane + v * kWidth) * 2);
+        else
+          minimum[v] = hn::Zero(d);
+      }
       PONDER_EACH t[i][v] = hn::Zero(d);
-      const auto add_sub = [&]<int group>(const uint8_t* unit, int64_t sub,
-                                          std::integral_constant<int, group>) HWY_ATTR {
-        VF sum[rows][vecs];
-        sub_block<f, group>(unit, a, stride, sums, sum);
-        PONDER_UNROLL for (int v = 0; v < vecs; ++v) {
-          const VF sv = sub_scale<f>(w, sub, lane + v * kWidth, scale[v]);
-          PONDER_UNROLL for (int i = 0; i < rows; ++i) t[i][v] = hn::MulAdd(sv, sum[i][v], t[i][v]);
-        }
-        if constexpr (f.minimum()) {  // the sums are negated
-          PONDER_UNROLL for (int v = 0; v < vecs; ++v) {
-            const VF zv = sub_minimum<f>(w, sub, lane + v * kWidth, minimum[v]);
-            PONDER_UNROLL for (int i = 0; i < rows; ++i) t[i][v] =
-                hn::MulAdd(zv, hn::Set(d, load_f32(sums + i * stride)), t[i][v]);
-          }
-        }
-        sums += 4;
-      };
       const uint8_t* unit = w + f.header() + lane * 4;
-      for (int u = 0; u < f.block / 32; ++u, unit += f.unit(), a += 32) {
+      for (int u = 0; u < f.block / 32; ++u, unit += f.unit(), a += 32, sums += 128 / f.sub) {
         for (int64_t i = 0; i < s.ahead_step; i += 64) __builtin_prefetch(ahead + i);
         ahead += s.ahead_step;
         if constexpr (f.sub == 16) {
-          add_sub(unit, 2 * u, std::integral_constant<int, 0>());
-          add_sub(unit, 2 * u + 1, std::integral_constant<int, 4>());
+          add_sub_block<f, 0>(w, unit, 2 * u, lane, a, stride, sums, scale, minimum, t);
+          add_sub_block<f, 4>(w, unit, 2 * u + 1, lane, a, stride, sums + 4, scale, minimum, t);
         } else {
-          add_sub(unit, u, std::integral_constant<int, 0>());
+          add_sub_block<f, 0>(w, unit, u, lane, a, stride, sums, scale, minimum, t);
         }
       }
       PONDER_UNROLL for (int i = 0; i < rows; ++i) {
@@ -286,12 +277,12 @@ HWY_NOINLINE void integer_tile(const IntegerStrip& s) {
     }
     if (s.bias) {
       PONDER_EACH y[i][v] =
-          hn::Add(y[i][v], hn::MaskedLoad(first(s.n - lane - v * kWidth), d, s.bias + lane + v * kWidth));
+          hn::Add(y[i][v], hn::MaskedLoad(first(columns - v * kWidth), d, s.bias + lane + v * kWidth));
     }
     if (whole)
       PONDER_EACH hn::StoreU(y[i][v], d, c + i * s.ldc + v * kWidth);
     else
-      PONDER_EACH hn::BlendedStore(y[i][v], first(s.n - lane - v * kWidth), d, c + i * s.ldc + v * kWidth);
+      PONDER_EACH hn::BlendedStore(y[i][v], first(columns - v * kWidth), d, c + i * s.ldc + v * kWidth);
   }
 }
 
@@ -351,23 +342,25 @@ HWY_NOINLINE void plain_tile(const PlainStrip& s) {
   const DF d;
   for (int lane = 0; lane < kPanel && lane < s.n; lane += vecs * kWidth) {
     const std::byte *w = s.w + lane * kBytes<type>, *ahead = s.ahead;
-    const float* scales = s.scales + lane;
+    const float* scales = type == BlockType::fp8 ? s.scales + lane : nullptr;
     float* c = s.c + lane;
-    const auto mask = [&](int v) HWY_ATTR { return first(s.n - lane - v * kWidth); };
+    const int64_t columns = s.n - lane;
     const float* a_rows[(rows + 2) / 3];  // three rows share a pointer: x86 adds 0, 1 or 2 strides for nothing
     PONDER_UNROLL for (int i = 0; i < rows; i += 3) a_rows[i / 3] = s.a + i * s.lda;
     const int64_t lda = s.lda, step = s.ahead_step;
     HWY_ALIGN float total[rows * vecs * kWidth];  // the sum of the blocks so far
     if (s.add) {
-      PONDER_EACH hn::Store(hn::MaskedLoad(mask(v), d, c + i * s.ldc + v * kWidth), d, total + (i * vecs + v) * kWidth);
+      PONDER_EACH hn::Store(hn::MaskedLoad(first(columns - v * kWidth), d, c + i * s.ldc + v * kWidth), d,
+                            total + (i * vecs + v) * kWidth);
     } else {
       PONDER_EACH hn::Store(hn::Zero(d), d, total + (i * vecs + v) * kWidth);
     }
-    for (int64_t begin = 0; begin < s.k; begin += kDotBlock, scales += kPanel) {
+    for (int64_t begin = 0; begin < s.k; begin += kDotBlock) {
       VF sum[rows][vecs], scale[vecs];
       PONDER_EACH sum[i][v] = hn::Zero(d);
       if constexpr (type == BlockType::fp8)
-        PONDER_UNROLL for (int v = 0; v < vecs; ++v) scale[v] = hn::LoadU(d, scales + v * kWidth);
+        PONDER_UNROLL for (int v = 0; v < vecs; ++v) scale[v] =
+            hn::LoadU(d, scales + begin / kScaleBlock * kPanel + v * kWidth);
       for (int64_t left = s.k - begin < kDotBlock ? s.k - begin : kDotBlock; left > 0; --left, w += kRowBytes) {
         __builtin_prefetch(ahead);
         ahead += step;
@@ -388,8 +381,8 @@ HWY_NOINLINE void plain_tile(const PlainStrip& s) {
     }
     PONDER_EACH {
       VF y = hn::Load(d, total + (i * vecs + v) * kWidth);
-      if (s.bias) y = hn::Add(y, hn::MaskedLoad(mask(v), d, s.bias + lane + v * kWidth));
-      hn::BlendedStore(y, mask(v), d, c + i * s.ldc + v * kWidth);
+      if (s.bias) y = hn::Add(y, hn::MaskedLoad(first(columns - v * kWidth), d, s.bias + lane + v * kWidth));
+      hn::BlendedStore(y, first(columns - v * kWidth), d, c + i * s.ldc + v * kWidth);
     }
   }
 }
@@ -404,6 +397,7 @@ void plain_rows(const PlainStrip& s) {
   kTiles[static_cast<size_t>(s.rows - 1)](s);
 }
 void plain_strip(BlockType type, const PlainStrip& s) {
+  if (type == BlockType::f32) return plain_rows<BlockType::f32>(s);
   if (type == BlockType::f16) return plain_rows<BlockType::f16>(s);
   if (type == BlockType::bf16) return plain_rows<BlockType::bf16>(s);
   plain_rows<BlockType::fp8>(s);
@@ -436,19 +430,18 @@ HWY_INLINE void expand_groups(const uint8_t* unit, VF s, VF z, float* out) {  //
 
 template <Format f>
 void expand_blocks(const std::byte* panel, int64_t begin, int64_t end, float* out) {
-  const uint8_t* w = reinterpret_cast<const uint8_t*>(panel) + begin / f.block * f.panel_block();
-  for (int64_t b = begin; b < end; b += f.block, w += f.panel_block())
-    for (int u = 0; u < f.block / 32; ++u, out += 32 * kPanel)
-      for (int lane = 0; lane < kPanel; lane += kWidth) {
-        const uint8_t* unit = w + f.header() + u * f.unit() + lane * 4;
-        const VF scale = block_scale<f>(w, lane);
-        VF minimum = hn::Zero(DF());
-        if constexpr (f.minimum()) minimum = load_f16(w + f.minima() + lane * 2);
-        const int sub = u * 32 / f.sub;
-        const VF z = sub_minimum<f>(w, sub, lane, minimum);
-        expand_groups<f, 0>(unit, sub_scale<f>(w, sub, lane, scale), z, out + lane);
-        expand_groups<f, 4>(unit, sub_scale<f>(w, sub + (f.sub == 16), lane, scale), z, out + lane);
-      }
+  for (int64_t x = begin; x < end; x += 32, out += 32 * kPanel) {
+    const uint8_t* w = reinterpret_cast<const uint8_t*>(panel) + x / f.block * f.panel_block();
+    const int64_t unit = x % f.block / 32, sub = x % f.block / f.sub;
+    for (int lane = 0; lane < kPanel; lane += kWidth) {
+      const uint8_t* at = w + f.header() + unit * f.unit() + lane * 4;
+      const VF scale = block_scale<f>(w, lane);
+      VF z = hn::Zero(DF());
+      if constexpr (f.minimum()) z = sub_minimum<f>(w, sub, lane, load_f16(w + f.minima() + lane * 2));
+      expand_groups<f, 0>(at, sub_scale<f>(w, sub, lane, scale), z, out + lane);
+      expand_groups<f, 4>(at, sub_scale<f>(w, sub + (f.sub == 16), lane, scale), z, out + lane);
+    }
+  }
 }
 
 template <BlockType type>
@@ -535,9 +528,6 @@ void round_bf16(const float* x, int64_t k, float* y) {
 constexpr WeightKernels kWeightKernels{kRows, kPlainRows, integer_strip, plain_strip, expand, quantize, round_bf16};
 
 }  // namespace ponder::kernels::cpu::HWY_NAMESPACE
-#if HWY_TARGET == HWY_AVX3
-HWY_POP_ATTRIBUTES
-#endif
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE

@@ -52,9 +52,8 @@ struct PlainStrip : PanelStrip {  // at most plain_rows; numbers as they are
 struct WeightKernels {
   int integer_rows, plain_rows;  // the heights of full tiles
   void (*integer_strip)(BlockType, const IntegerStrip&);
-  void (*plain_strip)(BlockType, const PlainStrip&);  // not F32, which is what the strips of gemm_micro.h want
-  // Numbers begin .. end - 1 along k of a panel, exactly, as [end - begin][32]. Both are whole blocks, or multiples of
-  // 128 or k.
+  void (*plain_strip)(BlockType, const PlainStrip&);
+  // Numbers begin .. end - 1 along k of a panel, exactly, as [end - begin][32]; both are multiples of 32, or end is k.
   void (*expand)(BlockType, const std::byte* panel, int64_t k, int64_t begin, int64_t end, float* out);
   void (*quantize)(const float* x, const QuantizedRow&, std::byte* row);
   void (*round_bf16)(const float* x, int64_t k, float* y);

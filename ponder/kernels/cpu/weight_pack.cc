@@ -34,50 +34,48 @@ void pack_numbers(const Rows& rows, int64_t k, std::byte* out) {
 
 // What is stored for a code: itself plus the offset, or its place in the table.
 template <Format f>
-constexpr std::array<uint8_t, 256> stored_codes() {
-  std::array<uint8_t, 256> stored{};
-  for (int c = -128; c < 128; ++c) stored[static_cast<uint8_t>(c)] = static_cast<uint8_t>(c + f.offset);
-  if (f.table != Table::none)
-    for (int i = 15; i >= 0; --i)
-      stored[static_cast<uint8_t>(table_values(f.table)[static_cast<size_t>(i)])] = static_cast<uint8_t>(i);
-  return stored;
+constexpr std::array<uint8_t, 256> places() {
+  std::array<uint8_t, 256> place{};
+  for (size_t i = 16; i-- > 0;) place[static_cast<uint8_t>(table_values(f.table)[i])] = static_cast<uint8_t>(i);
+  return place;
+}
+template <Format f>
+void store_codes(const int8_t* code, uint8_t* stored) {
+  static constexpr std::array<uint8_t, 256> kPlaces = places<f>();
+  for (int i = 0; i < f.block; ++i) {
+    if constexpr (f.table == Table::none)
+      stored[i] = static_cast<uint8_t>(code[i] + f.offset);
+    else
+      stored[i] = kPlaces[static_cast<uint8_t>(code[i])];
+  }
 }
 
-uint32_t four(const uint8_t* p) {
-  uint32_t w;
-  std::memcpy(&w, p, 4);
-  return w;
-}
-void or_four(std::byte* p, uint32_t bits) {
-  uint32_t w;
-  std::memcpy(&w, p, 4);
-  w |= bits;
-  std::memcpy(p, &w, 4);
-}
-
-// One lane of 32 numbers; the unit was zero.
+// One lane of a unit of 32 numbers.
 template <Format f>
 void pack_unit(const uint8_t* code, std::byte* lane) {
-  for (int g = 0; g < 8; ++g) {
-    const uint32_t w = four(code + 4 * g);
-    if constexpr (f.bits == 8) {
-      or_four(lane + g * kPanel * 4, w);
-    } else {
-      or_four(lane + f.codes() + g % 4 * kPanel * 4, (w & 0x0F0F0F0Fu) << g / 4 * 4);
-      if constexpr (f.bits == 5) or_four(lane, (w >> 4 & 0x01010101u) << g);
-      if constexpr (f.bits == 6) or_four(lane + g / 4 * kPanel * 4, (w >> 4 & 0x03030303u) << g % 4 * 2);
-    }
+  uint32_t g[8], bits[2] = {};  // groups of four; the bits above nibbles
+  std::memcpy(g, code, 32);
+  const auto put = [&](int row, uint32_t word) { std::memcpy(lane + row * kPanel * 4, &word, 4); };
+  if constexpr (f.bits == 8) {
+    for (int i = 0; i < 8; ++i) put(i, g[i]);
+    return;
   }
+  constexpr uint32_t kNibbles = 0x0F0F0F0Fu;
+  for (int i = 0; i < 4; ++i) put(f.high_bits() + i, (g[i] & kNibbles) | (g[i + 4] & kNibbles) << 4);
+  for (int i = 0; i < 8; ++i) {
+    if constexpr (f.bits == 5) bits[0] |= (g[i] >> 4 & 0x01010101u) << i;
+    if constexpr (f.bits == 6) bits[i / 4] |= (g[i] >> 4 & 0x03030303u) << i % 4 * 2;
+  }
+  for (int i = 0; i < f.high_bits(); ++i) put(i, bits[i]);
 }
 
 template <Format f>
 void pack_blocks(BlockType type, const Rows& rows, int64_t k, std::byte* out) {
-  static constexpr std::array<uint8_t, 256> kStored = stored_codes<f>();
   const int64_t bytes = block_spec(type).bytes;
   for (int64_t b = 0; b < k / f.block; ++b, out += f.panel_block()) {
-    std::memset(out, 0, f.panel_block());
+    if (!rows.back()) std::memset(out, 0, f.panel_block());
     for (int j = 0; j < kPanel; ++j) {
-      if (!rows[static_cast<size_t>(j)]) continue;
+      if (!rows[static_cast<size_t>(j)]) break;
       const std::byte* block = rows[static_cast<size_t>(j)] + b * bytes;
       std::memcpy(out + j * f.scale_bytes(), block + f.scale_at, f.scale_bytes());
       if constexpr (f.minimum()) {
@@ -93,9 +91,9 @@ void pack_blocks(BlockType type, const Rows& rows, int64_t k, std::byte* out) {
           if (f.minimum()) out[f.sub_minima() + s * kPanel + j] = static_cast<std::byte>(parts.sub_minimum[s]);
         }
       }
-      uint8_t code[f.block];
-      for (int i = 0; i < f.block; ++i) code[i] = kStored[static_cast<uint8_t>(parts.code[i])];
-      for (int u = 0; u < f.block / 32; ++u) pack_unit<f>(code + 32 * u, out + f.header() + u * f.unit() + j * 4);
+      uint8_t stored[f.block];
+      store_codes<f>(parts.code, stored);
+      for (int u = 0; u < f.block / 32; ++u) pack_unit<f>(stored + 32 * u, out + f.header() + u * f.unit() + j * 4);
     }
   }
 }

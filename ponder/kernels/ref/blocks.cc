@@ -57,10 +57,21 @@ void k_scales(const std::byte* block, BlockParts& parts) {
 
 // Q4_K, Q5_K: 32 bytes hold two sub-blocks, low nibbles and high nibbles.
 void k_nibbles(const std::byte* p, int8_t* code) {
-  for (int i = 0; i < 256; ++i) {
-    const uint8_t b = byte(p + i / 64 * 32 + i % 32);
-    code[i] = static_cast<int8_t>(i % 64 < 32 ? b & 15 : b >> 4);
-  }
+  for (int pair = 0; pair < 4; ++pair, p += 32, code += 64)
+    for (int i = 0; i < 32; ++i) {
+      code[i] = static_cast<int8_t>(byte(p + i) & 15);
+      code[i + 32] = static_cast<int8_t>(byte(p + i) >> 4);
+    }
+}
+
+// Q6_K: halves of 128 in four runs of 32: two share bytes of nibbles, all four share bytes of bits 4 and 5.
+void six_bits(const std::byte* low, const std::byte* high, int8_t* code) {
+  for (int half = 0; half < 2; ++half, low += 64, high += 32, code += 128)
+    for (int run = 0; run < 4; ++run)
+      for (int i = 0; i < 32; ++i) {
+        const int nibble = byte(low + run % 2 * 32 + i) >> run / 2 * 4 & 15;
+        code[32 * run + i] = static_cast<int8_t>((nibble | (byte(high + i) >> 2 * run & 3) << 4) - 32);
+      }
 }
 
 }  // namespace
@@ -133,19 +144,14 @@ void split_block(BlockType type, const std::byte* block, BlockParts& parts) {
     case BlockType::q5_k:
       k_scales(block, parts);
       k_nibbles(block + 48, code);
-      for (int i = 0; i < 256; ++i)  // bit j of byte i is the fifth bit of number 32 j + i
-        code[i] = static_cast<int8_t>(code[i] | (byte(block + 16 + i % 32) >> i / 32 & 1) << 4);
+      for (int j = 0; j < 8; ++j)  // bit j of byte i is the fifth bit of number 32 j + i
+        for (int i = 0; i < 32; ++i)
+          code[32 * j + i] = static_cast<int8_t>(code[32 * j + i] | (byte(block + 16 + i) >> j & 1) << 4);
       break;
     case BlockType::q6_k:
       parts.scale = half(block + 208);
       std::memcpy(parts.sub_scale, block + 192, 16);
-      // Halves of 128 in four runs of 32: two share bytes of nibbles, all four share bytes of bits 4 and 5.
-      for (int i = 0; i < 256; ++i) {
-        const int run = i % 128 / 32;
-        const uint8_t low = byte(block + i / 128 * 64 + run % 2 * 32 + i % 32);
-        const uint8_t high = byte(block + 128 + i / 128 * 32 + i % 32);
-        code[i] = static_cast<int8_t>(((run < 2 ? low & 15 : low >> 4) | (high >> 2 * run & 3) << 4) - 32);
-      }
+      six_bits(block, block + 128, code);
       break;
     case BlockType::iq4_xs:
       parts.scale = half(block);
