@@ -30,12 +30,13 @@ parser.add_argument("--json", help="file for all numbers")
 args = parser.parse_args()
 
 
-def run(command):
+def run(command, errors=False):
+    """What a command prints; with `errors`, on both streams (ik_llama.cpp's table is on stderr)."""
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     if done.returncode != 0:
         print(f"failed ({done.returncode}): {' '.join(map(str, command))}\n{done.stderr[-500:]}", file=sys.stderr)
         return ""
-    return done.stdout
+    return done.stdout + (done.stderr if errors else "")
 
 
 def ponder(model):
@@ -72,7 +73,7 @@ def peer(folder, bench_flags, batch_flags):
         length = args.sequences * (BATCH_PROMPT + GENERATED)
         batch = batch_speed(run([folder / "llama-batched-bench", "-m", model, "-t", args.threads, "-c", length + 64,
                                  "-b", 2048, "-ub", 512, "-npp", BATCH_PROMPT, "-ntg", GENERATED,
-                                 "-npl", args.sequences, *batch_flags]))
+                                 "-npl", args.sequences, *batch_flags], errors=True))
         return speed | ({"batch": batch} if batch else {})
 
     return measure

@@ -21,14 +21,15 @@ int64_t affordable_pages(const model::Model& m) { return memory_bytes() / 4 / pa
 
 // --- Numerics --------------------------------------------------------------------------------------------------------
 
-model::ModelOptions model_options(const Arguments& args) {
-  const std::string form = args.text("mla", "absorbed"), cache = args.text("cache-type", "f32");
-  if (form != "absorbed" && form != "expanded")
-    throw_error(Exit::usage, "--mla {}: absorbed or expanded is expected", form);
+model::ModelOptions model_options(const Arguments& args, bool exact) {
+  const std::string form = args.text("mla", exact ? "absorbed" : "auto"), cache = args.text("cache-type", "f32");
+  if (form != "absorbed" && form != "expanded" && form != "auto")
+    throw_error(Exit::usage, "--mla {}: absorbed, expanded or auto is expected", form);
   if (cache != "f32")
     throw_error(Exit::usage, "--cache-type {}: this version keeps keys and values as f32 only", cache);
   return {.stored = true,
-          .mla_form = form == "expanded" ? model::MlaForm::expanded : model::MlaForm::absorbed};
+          .mla_form = form == "expanded" ? model::MlaForm::expanded : model::MlaForm::absorbed,
+          .generation = form == "auto"};
 }
 
 kernels::Activations activations_option(const Arguments& args, const LoadedModel& loaded, bool exact) {
@@ -107,18 +108,12 @@ bool repeats_itself(std::span<const int32_t> tokens) {
 
 const char* stop_detail_name(StopDetail detail) {
   switch (detail) {
-    case StopDetail::eos:
-      return "eos";
-    case StopDetail::stop_string:
-      return "stop_string";
-    case StopDetail::max_tokens:
-      return "max_tokens";
-    case StopDetail::context_full:
-      return "context_full";
-    case StopDetail::loop_guard:
-      return "loop_guard";
-    case StopDetail::cancelled:
-      break;
+    case StopDetail::eos: return "eos";
+    case StopDetail::stop_string: return "stop_string";
+    case StopDetail::max_tokens: return "max_tokens";
+    case StopDetail::context_full: return "context_full";
+    case StopDetail::loop_guard: return "loop_guard";
+    case StopDetail::cancelled: break;
   }
   return "cancelled";
 }
@@ -190,8 +185,8 @@ void Answering::push(Job& job, size_t index, int32_t token, float logp) {
   a.ids.push_back(token);
   a.logp.push_back(logp);
   if (!s.text) return;
-  const bool stop = std::find(job.request.stop_tokens.begin(), job.request.stop_tokens.end(), token) !=
-                    job.request.stop_tokens.end();
+  const bool stop =
+      std::find(job.request.stop_tokens.begin(), job.request.stop_tokens.end(), token) != job.request.stop_tokens.end();
   const bool before = s.in_reasoning;
   if (!stop)
     for (const auto& d : s.text->push(token)) show(job, index, d);
@@ -281,8 +276,8 @@ std::vector<Answer> Answering::take(int64_t id) {
 int default_max_tokens(const LoadedModel& loaded, size_t prompt_tokens) {
   const int64_t context = loaded.model->config().max_position_embeddings;
   // A miniature's texts have a known length; a model that reasons needs room for it (R1: 32,768).
-  const int64_t longest = loaded.task ? loaded.task->max_text_tokens() - static_cast<int64_t>(prompt_tokens)
-                                      : (loaded.chat ? 32768 : 512);
+  const int64_t longest =
+      loaded.task ? loaded.task->max_text_tokens() - static_cast<int64_t>(prompt_tokens) : (loaded.chat ? 32768 : 512);
   return static_cast<int>(std::max<int64_t>(1, std::min(context - static_cast<int64_t>(prompt_tokens), longest)));
 }
 

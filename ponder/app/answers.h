@@ -23,7 +23,8 @@ class Arguments;
 
 // --activations, --mla and --cache-type. Scores are exact where nobody asks otherwise (`exact`); chat and generate take
 // activations in 8 bits for models in blocks, which is what these are made for.
-model::ModelOptions model_options(const Arguments& args);  // of the weights as stored
+// The form of latent attention is likewise absorbed, or what model::generation_form says.
+model::ModelOptions model_options(const Arguments& args, bool exact);  // of the weights as stored
 kernels::Activations activations_option(const Arguments& args, const LoadedModel& loaded, bool exact);
 const char* mla_name(model::MlaForm form);  // "absorbed"
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "ponder/app/answers.h"
 #include "ponder/app/machine.h"
 #include "ponder/app/memory.h"
 #include "ponder/app/model_source.h"
@@ -121,25 +122,19 @@ int bench_model(const std::string& name, const Arguments& args) {
   for (const int64_t n : numbers(args, "prompts", "128,512,2048")) measurements.push_back({true, n});
   for (const int64_t n : numbers(args, "batches", "1,8,32,64")) measurements.push_back({false, n});
   const int64_t repetitions = args.integer("repetitions", 3, 1, 1000);
-  const std::string mla = args.text("mla", "absorbed");
-  if (mla != "absorbed" && mla != "expanded") throw_error(Exit::usage, "--mla {}: absorbed and expanded exist", mla);
   install_stop_signals();
   Machine machine(args.threads());
-  const model::ModelOptions options{
-      .stored = true,
-      .mtp = false,
-      .mla_form = mla == "absorbed" ? model::MlaForm::absorbed : model::MlaForm::expanded};
+  model::ModelOptions options = model_options(args, false);
+  options.mtp = false;
   const double before = seconds_now();
   const LoadedModel loaded = load_any_model(name, machine, options);
   const double load_seconds = seconds_now() - before;
   const model::ModelConfig& c = loaded.model->config();
 
   engine::EngineConfig config{.pages = 1, .max_sequences = 1, .share_prefixes = false};
-  std::string activations = args.text("activations", loaded.quantised ? "q8" : "f32");
-  bool known = false;
-  for (const auto a : {kernels::Activations::f32, kernels::Activations::bf16, kernels::Activations::q8})
-    if (activations == kernels::activations_name(a)) config.activations = a, known = true;
-  if (!known) throw_error(Exit::usage, "--activations {}: f32, bf16 and q8 exist", activations);
+  config.activations = activations_option(args, loaded, false);
+  const std::string activations = kernels::activations_name(config.activations),
+                    mla = c.mla() ? mla_name(loaded.model->mla_form()) : "none";
   std::erase_if(measurements, [&](const Measurement& m) {
     const bool longer = (m.prompt ? m.size + 1 : kPrompt + kGenerated) > c.max_position_embeddings;
     if (longer) log_warn("{}: longer than the model's context of {}; left out", m.name(), c.max_position_embeddings);
@@ -179,7 +174,7 @@ int bench_model(const std::string& name, const Arguments& args) {
       .member("backend", machine.backend->name())
       .member("threads", machine.pool.size())
       .member("activations", activations)
-      .member("mla", c.mla() ? mla : "none")
+      .member("mla", mla)
       .member("params", loaded.model->params().count())
       .member("active_params", loaded.model->active_params())
       .member("bytes_per_token", needs.read(1))

@@ -89,9 +89,10 @@ Keys::~Keys() {
   set_last_words(nullptr);
 }
 
-char Keys::next() {
-  char key = 0;
-  return active_ && read(STDIN_FILENO, &key, 1) == 1 ? key : '\0';
+std::string Keys::typed() {
+  char text[256];
+  const ssize_t n = active_ ? read(STDIN_FILENO, text, sizeof text) : 0;
+  return n > 0 ? std::string(text, static_cast<size_t>(n)) : "";
 }
 
 }  // namespace ponder::app

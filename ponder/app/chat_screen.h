@@ -35,8 +35,8 @@ class Keys {
   ~Keys();
   Keys(const Keys&) = delete;
   Keys& operator=(const Keys&) = delete;
-  // A key that was pressed, 0 if none was.
-  char next();
+  // What was typed since the last call.
+  std::string typed();
 
  private:
   bool active_;

@@ -55,6 +55,57 @@ Thinking parse_thinking(const std::string& text) {
   return {Thinking::Mode::on, budget};
 }
 
+namespace {
+
+// A switch, or a level of effort in one of the spellings of OpenAI, Ollama and others.
+Thinking thinking_level(const Json& value, const std::string& key) {
+  using Mode = Thinking::Mode;
+  if (value.is_boolean()) return {value.get<bool>() ? Mode::on : Mode::off};
+  static const std::pair<const char*, Thinking> kLevels[] = {{"none", {Mode::off}},       {"minimal", {Mode::on, 2048}},
+                                                             {"low", {Mode::on, 2048}},   {"medium", {Mode::on, 16384}},
+                                                             {"high", {Mode::on, 16384}}, {"xhigh", {Mode::on, 16384}},
+                                                             {"max", {Mode::on}},         {"ultra", {Mode::on}}};
+  const std::string& text = json_text(value, key);
+  for (const auto& [name, level] : kLevels)
+    if (text == name) return level;
+  throw_error(Exit::data, "{}: \"{}\" is none of none, minimal, low, medium, high, xhigh, max and ultra", key, text);
+}
+
+Thinking budgeted(const Json& value, const std::string& key) {
+  const int64_t budget = json_integer(value, key, 0, 1 << 24);
+  return budget == 0 ? Thinking{Thinking::Mode::off} : Thinking{Thinking::Mode::on, budget};
+}
+
+}  // namespace
+
+bool is_thinking_key(const std::string& key) {
+  return key == "reasoning_effort" || key == "thinking" || key == "think" || key == "thinking_token_budget";
+}
+
+Thinking request_thinking(const Json& request, const Thinking& otherwise) {
+  Thinking out = otherwise;
+  const auto value = [](const Json& object, const char* key) -> const Json* {
+    const auto at = object.find(key);
+    return at == object.end() || at->is_null() ? nullptr : &*at;
+  };
+  for (const char* where : {"kwargs", "chat_template_kwargs"})
+    if (const Json* kwargs = value(request, where); kwargs && kwargs->is_object())
+      for (const char* key : {"enable_thinking", "thinking"})
+        if (const Json* v = value(*kwargs, key)) out = {json_bool(*v, key) ? Thinking::Mode::on : Thinking::Mode::off};
+  for (const char* key : {"reasoning_effort", "think"})
+    if (const Json* v = value(request, key)) out = thinking_level(*v, key);
+  if (const Json* v = value(request, "thinking")) {
+    const Json* const type = v->is_object() ? value(*v, "type") : nullptr;
+    if (!type || (*type != "enabled" && *type != "disabled" && *type != "auto"))
+      throw_error(Exit::data, "thinking: {{\"type\": \"enabled\" or \"disabled\", \"budget_tokens\"?}} is expected");
+    out = {*type == "auto" ? Thinking::Mode::automatic : *type == "enabled" ? Thinking::Mode::on : Thinking::Mode::off};
+    if (const Json* budget = value(*v, "budget_tokens"); budget && *type == "enabled")
+      out = budgeted(*budget, "thinking.budget_tokens");
+  }
+  if (const Json* v = value(request, "thinking_token_budget")) out = budgeted(*v, "thinking_token_budget");
+  return out;
+}
+
 bool model_thinks(const LoadedModel& loaded) {
   return loaded.chat && loaded.chat->source().find(kClose) != std::string::npos;
 }
@@ -133,8 +184,7 @@ std::vector<int32_t> encode_raw(const LoadedModel& loaded, const std::string& te
   const text::Tokenizer& tokenizer = need_tokenizer(loaded);
   std::vector<int32_t> ids = tokenizer.encode(text);
   const text::SpecialIds& special = tokenizer.special();
-  if (special.add_bos && special.bos && (ids.empty() || ids[0] != *special.bos))
-    ids.insert(ids.begin(), *special.bos);
+  if (special.add_bos && special.bos && (ids.empty() || ids[0] != *special.bos)) ids.insert(ids.begin(), *special.bos);
   return ids;
 }
 
@@ -147,8 +197,7 @@ Prompt make_prompt(const LoadedModel& loaded, const std::string& line, bool raw,
     out.problem = std::move(parsed.problem);
     out.note = std::move(parsed.note);
   } else if (loaded.chat && !raw) {
-    out.ids = encode_rendered(
-        loaded, render_prompt(loaded, {.messages = message_list({{"user", line, ""}})}, mode));
+    out.ids = encode_rendered(loaded, render_prompt(loaded, {.messages = message_list({{"user", line, ""}})}, mode));
   } else {
     out.ids = encode_raw(loaded, line);
   }

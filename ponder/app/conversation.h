@@ -22,6 +22,11 @@ struct Thinking {
 // "on", "off" or a number of tokens (0: off). Throws Error (usage).
 Thinking parse_thinking(const std::string& text);
 
+// What a request says: reasoning_effort, thinking {type, budget_tokens}, think, thinking_token_budget,
+// chat_template_kwargs {enable_thinking, thinking}; nothing: `otherwise`. Throws Error (data).
+Thinking request_thinking(const nlohmann::json& request, const Thinking& otherwise);
+bool is_thinking_key(const std::string& key);
+
 // The model reasons before it answers: its template knows </think>.
 bool model_thinks(const LoadedModel& loaded);
 

@@ -43,12 +43,26 @@ uint64_t answer_seed(uint64_t seed, size_t index) {
 // --- Reading a request -----------------------------------------------------------------------------------------------
 
 // They would change the answer, so they are not passed over.
-const std::set<std::string> kUnsupported = {"suffix",       "response_format", "structured_outputs", "guided_json",
-                                            "guided_regex", "guided_choice",   "guided_grammar",     "top_logprobs",
-                                            "tool_choice",  "prompt_logprobs", "logprobs_mode"};
+const std::set<std::string> kUnsupported = {"suffix",
+                                            "response_format",
+                                            "structured_outputs",
+                                            "guided_json",
+                                            "guided_regex",
+                                            "guided_choice",
+                                            "guided_grammar",
+                                            "top_logprobs",
+                                            "tool_choice",
+                                            "prompt_logprobs",
+                                            "logprobs_mode",
+                                            "echo",
+                                            "include_stop_str_in_output",
+                                            "skip_special_tokens"};
+// They change no answer.
+const std::set<std::string> kNoEffect = {"model",        "stream",   "stream_options",    "user",      "store",
+                                         "service_tier", "metadata", "safety_identifier", "verbosity", "prediction"};
 // What goes to the template.
-const std::set<std::string> kTemplate = {"tools", "documents", "kwargs", "chat_template_kwargs",
-                                         "add_generation_prompt", "continue_final_message", "now"};
+const std::set<std::string> kTemplate = {
+    "tools", "documents", "kwargs", "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "now"};
 
 class Reader {
  public:
@@ -112,15 +126,12 @@ class Reader {
   void fill(Request& r, const JsonLine& line) {
     const int vocab = loaded_.model->config().vocab_size;
     const Json& json = line.value;
-    Thinking thinking = thinking_;
-    if (const auto budget = json.find("thinking_token_budget"); budget != json.end() && !budget->is_null()) {
-      thinking = {Thinking::Mode::on, json_integer(*budget, "thinking_token_budget", 0, 1 << 24)};
-      if (thinking.budget == 0) thinking = {Thinking::Mode::off};
-    }
+    const Thinking thinking = request_thinking(json, thinking_);
     r.answer.think_budget = thinking.budget;
     int prompts = 0;
     for (const auto& [key, value] : json.items()) {
-      if (value.is_null() || key == "id" || key == "thinking_token_budget" || kTemplate.count(key)) continue;
+      if (value.is_null() || key == "id" || is_thinking_key(key) || kTemplate.count(key) || kNoEffect.count(key))
+        continue;
       AnswerRequest& a = r.answer;
       if (key == "prompt") {
         r.prompt = make_prompt(loaded_, json_text(value, key), raw_, thinking.mode), ++prompts;
@@ -250,8 +261,7 @@ int one_shot(const Arguments& args, const LoadedModel& loaded, const Machine& ma
       std::fputc('\n', stdout);
     else
       print_line(answers[j].content);
-    if (r.prompt.problem && !args.json())
-      log_info("{}", loaded.task->grade(*r.prompt.problem, answers[j].ids).reason);
+    if (r.prompt.problem && !args.json()) log_info("{}", loaded.task->grade(*r.prompt.problem, answers[j].ids).reason);
   }
   return stop_requested() ? static_cast<int>(Exit::resumable) : 0;
 }
@@ -341,7 +351,7 @@ int stream_requests(const Arguments& args, const LoadedModel& loaded, const Mach
 
 int generate_command(const Arguments& args) {
   Machine machine(args.threads());
-  const LoadedModel loaded = load_any_model(args.positional[0], machine, model_options(args));
+  const LoadedModel loaded = load_any_model(args.positional[0], machine, model_options(args, false));
   Reader reader(loaded, args);
   if (args.has("prompt-file"))
     return one_shot(args, loaded, machine, reader.from_text(read_file(args.text("prompt-file"))));

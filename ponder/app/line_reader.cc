@@ -36,6 +36,9 @@ struct LineReader::Editor {
     el_set(line, EL_EDITOR, "emacs");
     el_set(line, EL_SIGNAL, 1);
     el_set(line, EL_HIST, ::history, history);
+    // Ctrl+C is a key here, and clears the line. As a signal it would end the reading, and a second one the program.
+    el_set(line, EL_SETTY, "-d", "-isig", nullptr);
+    el_set(line, EL_BIND, "^C", "em-kill-line", nullptr);
   }
   ~Editor() {
     el_end(line);
@@ -73,6 +76,12 @@ std::optional<std::string> LineReader::read_line(bool more) {
   std::string line;
   if (!std::getline(std::cin, line)) return std::nullopt;
   return line;
+}
+
+void LineReader::push(const std::string& typed) {
+#ifdef PONDER_HAVE_LIBEDIT
+  if (editor_ && !typed.empty()) el_push(editor_->line, typed.c_str());
+#endif
 }
 
 std::optional<std::string> LineReader::read() {

@@ -13,6 +13,8 @@ class LineReader {
   ~LineReader();
   // nullopt: the end of the input. """ begins a text of several lines, another """ ends it.
   std::optional<std::string> read();
+  // Text that was typed before this reader could see it: read first, as if typed now. On a terminal only.
+  void push(const std::string& typed);
 
  private:
   std::optional<std::string> read_line(bool more);

@@ -146,8 +146,20 @@ int64_t current_rss_bytes() {
 int64_t anonymous_rss_bytes() { return kilobytes_of("/proc/self/status", "RssAnon"); }
 
 int64_t available_memory_bytes() {
-  const int64_t bytes = kilobytes_of("/proc/meminfo", "MemAvailable");
-  return bytes ? bytes : memory_bytes();
+  int64_t bytes = kilobytes_of("/proc/meminfo", "MemAvailable");
+  if (bytes == 0) bytes = memory_bytes();
+  // A container may have less than its machine (control groups, version 2). Pages of files count as used there, and
+  // are given back when they have to be.
+  const auto number = [](const char* path) -> int64_t {
+    long long n = -1;
+    if (std::FILE* f = std::fopen(path, "r")) {
+      if (std::fscanf(f, "%lld", &n) != 1) n = -1;
+      std::fclose(f);
+    }
+    return n;
+  };
+  const int64_t limit = number("/sys/fs/cgroup/memory.max");
+  return limit < 0 ? bytes : std::min(bytes, std::max<int64_t>(0, limit - anonymous_rss_bytes()));
 }
 
 int64_t memory_bytes() { return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE); }

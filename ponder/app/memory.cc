@@ -1,9 +1,14 @@
 #include "ponder/app/memory.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
+#include <vector>
 
+#include "ponder/app/machine.h"
 #include "ponder/base/error.h"
+#include "ponder/base/log.h"
+#include "ponder/engine/engine.h"
 #include "ponder/model/attention.h"
 #include "ponder/model/weights.h"
 
@@ -75,6 +80,102 @@ WeightNeeds weight_needs(const model::WeightSource& source, const kernels::Backe
       (routed ? needs.routed_macs : needs.dense_macs) += static_cast<double>(s.size());
     }
   return needs;
+}
+
+namespace {
+
+constexpr int64_t kFloat = sizeof(float), kStepRows = engine::EngineConfig().max_step_rows;
+
+int64_t page_bytes(const model::ModelConfig& c, const model::ModelOptions& options, const UseSize& use) {
+  const int64_t pages = use.sequences * ((use.context + kernels::kPageSize) / kernels::kPageSize);
+  const int64_t layers = options.mtp ? c.kv_layers() : c.num_hidden_layers;
+  return pages * layers * model::page_layout(c, options.form(c)).page_floats() * kFloat;
+}
+
+// Floats of one row that a layer has at once: what Block::forward and its parts make.
+int64_t layer_floats(const model::ModelConfig& c, model::MlaForm form, bool moe) {
+  const int64_t d = c.hidden_size, heads = c.num_attention_heads;
+  int64_t n = 6 * d;  // in and out, both norms, the attention's output and the sum
+  if (c.mla()) {
+    const int64_t rope = c.qk_rope_head_dim, nope = c.qk_nope_head_dim, lora = c.kv_lora_rank, v = c.v_head_dim;
+    n += 2 * c.q_lora_rank + heads * (nope + rope) + 2 * (lora + rope) + heads * v;
+    n += form == model::MlaForm::absorbed ? heads * (2 * lora + rope) : heads * (2 * nope + rope + v);
+  } else {
+    n += (2 * heads + 2 * c.num_key_value_heads) * c.head_width();
+  }
+  if (!moe) return n + 3 * int64_t{c.intermediate_size} + d;
+  const int64_t f = c.moe_intermediate_size, k = c.num_experts_per_tok;
+  return n + 2 * c.n_routed_experts + k * (2 * d + 3 * f) + 3 * f * c.n_shared_experts + 2 * d;
+}
+
+// Room that a checkpoint of other types would leave.
+struct Smaller {
+  const char* type;
+  double bits;  // of a weight
+};
+constexpr Smaller kSmaller[] = {{"q8_0", 8.5}, {"q6_k", 6.6}, {"q4_k_m", 4.9}};
+
+std::string gib(int64_t bytes) { return format_bytes(static_cast<uint64_t>(std::max<int64_t>(bytes, 0))); }
+
+}  // namespace
+
+MemoryNeeds memory_needs(const model::WeightSource& source, const kernels::Backend& backend,
+                         const model::ModelOptions& options, const UseSize& use) {
+  const model::ModelConfig& c = source.config();
+  MemoryNeeds needs;
+  if (options.stored) {
+    needs.weights = weight_needs(source, backend, options).packed;
+  } else {
+    model::ModelOptions declared = options;
+    declared.declare_only = true;
+    needs.weights = model::Model(c, declared).params().count() * kFloat * (options.gradients ? 2 : 1);
+  }
+  needs.pages = page_bytes(c, options, use);
+  const int64_t rows = std::min(kStepRows, use.context * use.sequences);
+  int64_t widest = 0;
+  for (int layer = 0; layer < c.num_hidden_layers; ++layer)
+    widest = std::max(widest, layer_floats(c, options.form(c), c.moe_layer(layer)));
+  const int64_t head = (std::min(use.sequences, rows) + 2 * backend.pool().size()) * c.vocab_size;
+  needs.scratch = (rows * widest + head) * kFloat;
+  needs.program = (int64_t{24} << 20) + int64_t{256} * c.vocab_size;
+  return needs;
+}
+
+std::string what_would_fit(const model::WeightSource& source, const MemoryNeeds& needs, const UseSize& use,
+                           int64_t available) {
+  std::vector<std::string> advice;
+  const int64_t rest = available - (needs.total() - needs.pages);
+  if (rest > 0 && needs.pages > 0) {
+    const auto share = static_cast<double>(rest) / static_cast<double>(needs.pages);
+    const auto tokens =
+        static_cast<int64_t>(share * static_cast<double>(use.context)) / kernels::kPageSize * kernels::kPageSize;
+    if (const auto fewer = static_cast<int64_t>(share * static_cast<double>(use.sequences));
+        fewer > 0 && fewer < use.sequences)
+      advice.push_back(fmt::format("{} sequences", fewer));
+    if (tokens > 0) advice.push_back(fmt::format("a context of {}", format_grouped(tokens)));
+  }
+  const auto params =
+      static_cast<double>(model::Model(source.config(), model::ModelOptions{.declare_only = true}).params().count());
+  const int64_t others = needs.total() - needs.weights;
+  for (const Smaller& s : kSmaller) {
+    const auto bytes = static_cast<int64_t>(params * s.bits / 8);
+    if (bytes >= needs.weights || bytes + others > available) continue;
+    advice.push_back(fmt::format("the weights as {} ({}; `ponder quantize`)", s.type, gib(bytes)));
+    break;
+  }
+  if (advice.empty()) return fmt::format("nothing of this model fits; a machine with {} would do", gib(needs.total()));
+  return fmt::format("what would fit: {}", fmt::join(advice, ", or "));
+}
+
+void check_memory(const model::WeightSource& source, const kernels::Backend& backend,
+                  const model::ModelOptions& options, const UseSize* use) {
+  const UseSize least{.context = kernels::kPageSize, .sequences = 1};
+  const MemoryNeeds needs = memory_needs(source, backend, options, use ? *use : least);
+  const int64_t available = available_memory_bytes();
+  if (needs.total() <= available) return;
+  throw_error(Exit::resources, "{}: it needs {} of memory ({} of them weights), {} are available: {} are missing; {}",
+              source.path(), gib(needs.total()), gib(needs.weights), gib(available), gib(needs.total() - available),
+              what_would_fit(source, needs, use ? *use : least, available));
 }
 
 }  // namespace ponder::app

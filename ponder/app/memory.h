@@ -25,4 +25,26 @@ struct WeightNeeds {
 WeightNeeds weight_needs(const model::WeightSource& source, const kernels::Backend& backend,
                          const model::ModelOptions& options);
 
+// What is used with a model: so many sequences side by side, each of at most `context` tokens.
+struct UseSize {
+  int64_t context = 4096, sequences = 1;
+};
+// Bytes that are not the mapped file's, whose pages the system takes back when it needs them.
+struct MemoryNeeds {
+  int64_t weights = 0, pages = 0;
+  int64_t scratch = 0;  // of a step, at most 2048 rows
+  int64_t program = 0;  // code, tokenizer, tables
+  int64_t total() const { return weights + pages + scratch + program; }
+};
+MemoryNeeds memory_needs(const model::WeightSource& source, const kernels::Backend& backend,
+                         const model::ModelOptions& options, const UseSize& use);
+
+// Throws Error (resources) where the needs exceed what this machine has left: it says how much is missing and what would
+// fit. To be called before anything is loaded. Without `use` only loading is asked for.
+void check_memory(const model::WeightSource& source, const kernels::Backend& backend,
+                  const model::ModelOptions& options, const UseSize* use = nullptr);
+// What would fit into `available` bytes, as an advice: a shorter context, fewer sequences, a smaller type.
+std::string what_would_fit(const model::WeightSource& source, const MemoryNeeds& needs, const UseSize& use,
+                           int64_t available);
+
 }  // namespace ponder::app

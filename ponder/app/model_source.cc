@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "ponder/app/machine.h"
+#include "ponder/app/memory.h"
+#include "ponder/app/model_files.h"
 #include "ponder/app/stage.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
@@ -88,24 +90,6 @@ std::string resolve_model(const std::string& name) {
 
 namespace {
 
-text::GgufVocabulary vocabulary_of(const GgufFile& file) {
-  const auto key = [](const char* name) { return std::string("tokenizer.ggml.") + name; };
-  const auto id = [&](const char* name) -> std::optional<int64_t> {
-    if (!file.has(key(name))) return {};
-    return file.integer(key(name));
-  };
-  text::GgufVocabulary v;
-  v.model = file.text(key("model"));
-  if (file.has(key("pre"))) v.pre = file.text(key("pre"));
-  v.tokens = file.strings(key("tokens"));
-  if (file.has(key("token_type"))) v.token_types = file.integers(key("token_type"));
-  if (file.has(key("merges"))) v.merges = file.strings(key("merges"));
-  v.bos = id("bos_token_id"), v.eos = id("eos_token_id"), v.pad = id("padding_token_id"), v.eot = id("eot_token_id");
-  if (file.has(key("add_bos_token"))) v.add_bos = file.boolean(key("add_bos_token"));
-  if (file.has("tokenizer.chat_template")) v.chat_template = file.text("tokenizer.chat_template");
-  return v;
-}
-
 void load_text(LoadedModel& out) {
   const GgufFile* gguf = out.source->gguf();
   try {
@@ -146,6 +130,7 @@ LoadedModel load_model_text(const std::string& name) {
 
 LoadedModel load_any_model(const std::string& name, const Machine& machine, const model::ModelOptions& options) {
   LoadedModel out = load_model_text(name);
+  check_memory(*out.source, *machine.backend, options);
   const model::ModelConfig& config = out.source->config();
   out.model = std::make_unique<model::Model>(config, options);
   if (!options.stored) {

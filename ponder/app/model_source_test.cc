@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "ponder/app/answers.h"
+#include "ponder/app/conversation.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/log.h"
@@ -79,7 +80,7 @@ TEST_F(ModelSourceTest, FindsWhatIsMeant) {
 TEST_F(ModelSourceTest, SaysWhatIsMissing) {
   EXPECT_NE(error(run_.path()).find("has not written a checkpoint"), std::string::npos);
   EXPECT_NE(error(folder_.file("nowhere")).find("no such model"), std::string::npos);
-  EXPECT_NE(error("x.gguf").find("GGUF"), std::string::npos);
+  EXPECT_NE(error("x.gguf").find("no such file"), std::string::npos);
   write_file_atomic(folder_.file("file"), "x");
   EXPECT_NE(error(folder_.file("file")).find("is a file"), std::string::npos);
   write_file_atomic(run_.file("LATEST"), "../../etc\n");

@@ -24,7 +24,12 @@ struct Family {
   const char* marks[2];
   engine::Sampling thinking, plain;
   bool system_prompt = true;
+  const char* end_phrase = "\n</think>\n\n";
 };
+// What Qwen3 was trained to find where its thinking is cut off (Qwen3 technical report, 4.3).
+constexpr const char* kQwenEnd =
+    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly "
+    "now.\n</think>\n\n";
 const engine::Sampling kUsual = {.temperature = 0.7f, .top_p = 0.95f};
 const engine::Sampling kReasoner = {.temperature = 0.6f, .top_p = 0.95f};
 const Family kFamilies[] = {
@@ -34,15 +39,14 @@ const Family kFamilies[] = {
     {"Qwen3",
      {"<|im_start|>", "enable_thinking"},
      {.temperature = 0.6f, .top_p = 0.95f, .top_k = 20},
-     {.temperature = 0.7f, .top_p = 0.8f, .top_k = 20}},
+     {.temperature = 0.7f, .top_p = 0.8f, .top_k = 20},
+     true,
+     kQwenEnd},
     {"Qwen2.5",
      {"<|im_start|>", "Qwen, created by"},
      {.temperature = 0.7f, .top_p = 0.8f, .top_k = 20, .repetition_penalty = 1.05f},
      {.temperature = 0.7f, .top_p = 0.8f, .top_k = 20, .repetition_penalty = 1.05f}},
-    {"SmolLM2",
-     {"<|im_start|>", "SmolLM"},
-     {.temperature = 0.2f, .top_p = 0.9f},
-     {.temperature = 0.2f, .top_p = 0.9f}},
+    {"SmolLM2", {"<|im_start|>", "SmolLM"}, {.temperature = 0.2f, .top_p = 0.9f}, {.temperature = 0.2f, .top_p = 0.9f}},
     {"Llama 3",
      {"<|start_header_id|>", ""},
      {.temperature = 0.6f, .top_p = 0.9f},
@@ -67,7 +71,9 @@ bool apply_gguf(const GgufFile& file, engine::Sampling& s) {
   const auto take = [&](const char* key, float& field, double min, double max) {
     const std::string name = std::string("general.sampling.") + key;
     if (!file.has(name)) return;
-    field = static_cast<float>(std::clamp(file.number(name), min, max));
+    const double x = file.number(name);
+    if (!(x >= min && x <= max)) throw_error(Exit::data, "{}: {:g} is out of range ({:g} to {:g})", name, x, min, max);
+    field = static_cast<float>(x);
     said = true;
   };
   take("temp", s.temperature, 0, 100);
@@ -90,7 +96,7 @@ Recommended recommended_sampling(const LoadedModel& loaded, bool thinking) {
     const std::string& source = loaded.chat->source();
     for (const Family& f : kFamilies)
       if (source.find(f.marks[0]) != source.npos && source.find(f.marks[1]) != source.npos) {
-        out = {thinking ? f.thinking : f.plain, f.name, f.system_prompt};
+        out = {thinking ? f.thinking : f.plain, f.name, f.system_prompt, f.end_phrase};
         break;
       }
   }

@@ -13,8 +13,8 @@ struct LoadedModel;
 
 struct Recommended {
   engine::Sampling sampling;
-  std::string origin;             // for people: "generation_config.json", "DeepSeek-R1"
-  bool system_prompt = true;      // false: the model wants none (R1)
+  std::string origin;                         // for people: "generation_config.json", "DeepSeek-R1"
+  bool system_prompt = true;                  // false: the model wants none (R1)
   std::string end_phrase = "\n</think>\n\n";  // what is put in where the budget of thinking ends
 };
 // Greedy for a miniature with a task (it searches best so). Else what stands in the folder's generation_config.json or
@@ -26,8 +26,7 @@ engine::Sampling sampling_options(const Arguments& args, const engine::Sampling&
 
 // One of OpenAI's and vLLM's keys (temperature, top_p, top_k, min_p, repetition_penalty, frequency_penalty,
 // presence_penalty, logit_bias, min_tokens). False: it is another. Throws Error (data) where the value is not allowed.
-bool set_sampling_field(engine::Sampling& sampling, const std::string& key, const nlohmann::json& value,
-                        int32_t vocab);
+bool set_sampling_field(engine::Sampling& sampling, const std::string& key, const nlohmann::json& value, int32_t vocab);
 
 // "temperature 0.6, top-p 0.95"
 std::string sampling_text(const engine::Sampling& sampling);

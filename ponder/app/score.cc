@@ -18,7 +18,7 @@
 namespace ponder::app {
 namespace {
 
-constexpr int64_t kHeadRows = 256;    // rows whose logits are in memory at once
+constexpr int64_t kHeadRows = 256;      // rows whose logits are in memory at once
 constexpr int64_t kBatchTokens = 2048;  // texts are computed together up to so many; results do not depend on it
 
 using Top = std::vector<std::pair<int32_t, float>>;
@@ -196,7 +196,7 @@ int score_command(const Arguments& args) {
   const bool logits = args.has("logits"), mtp = args.has("mtp");
   if (mtp && !logits) throw_error(Exit::usage, "--mtp adds to --logits FILE; name that file, too");
   Machine machine(args.threads());
-  model::ModelOptions options = model_options(args);
+  model::ModelOptions options = model_options(args, true);
   options.mtp = mtp;
   const LoadedModel loaded = load_any_model(args.positional[0], machine, options);
   if (mtp && loaded.model->mtp_modules() == 0) throw_error(Exit::data, "{}: the model has no MTP module", loaded.path);
@@ -237,7 +237,9 @@ int score_command(const Arguments& args) {
         tokens += count;
         pending.push_back(std::move(item));
       },
-      [&](const std::string& id, const std::string& error) { pending.push_back({id, "", error, {}}); });
+      [&](const std::string& id, const std::string& error) {
+        pending.push_back({id, "", error, {}});
+      });
   flush();
   if (logits) output.save(args.text("logits"));
   return 0;

@@ -13,6 +13,12 @@ kernels::PageLayout page_layout(const ModelConfig& c, MlaForm form) {
   return {c.num_attention_heads, c.qk_nope_head_dim + c.qk_rope_head_dim, c.v_head_dim};
 }
 
+MlaForm generation_form(const ModelConfig& c) {
+  const bool small =
+      c.mla() && page_layout(c, MlaForm::expanded).page_floats() <= 3 * page_layout(c, MlaForm::absorbed).page_floats();
+  return small ? MlaForm::expanded : MlaForm::absorbed;
+}
+
 KvPool::KvPool(const kernels::PageLayout& layout, int layers, int64_t pages)
     : layout_(layout),
       layers_(layers),

@@ -35,8 +35,11 @@ class Params {
   void bump_version();
   uint64_t version() const { return version_; }
 
-  // What stored weights point into, as long as they live.
-  void keep(std::shared_ptr<const void> owner) { owner_ = std::move(owner); }
+  // What stored weights point into, as long as they live: the file, and the packed matrices.
+  void keep(std::shared_ptr<const void> file, Buffer packed) {
+    file_ = std::move(file);
+    packed_ = std::move(packed);
+  }
 
   std::deque<ops::Param>& list() { return list_; }
   const std::deque<ops::Param>& list() const { return list_; }
@@ -46,8 +49,8 @@ class Params {
  private:
   bool stored_;
   std::deque<ops::Param> list_;
-  std::shared_ptr<const void> owner_;
-  Buffer values_, gradients_;
+  std::shared_ptr<const void> file_;
+  Buffer values_, gradients_, packed_;
   uint64_t version_ = 1;
 };
 

@@ -92,19 +92,29 @@ StoredTensor converted(const StoredTensor& t, BlockType to) {
   return out;
 }
 
-// One released tensor to be packed as `count` matrices of n rows, the packed forms `stride` bytes apart.
+// One released tensor to be packed as `count` matrices of n rows, the packed forms `stride` bytes apart from `offset` on.
 struct Packing {
   const ops::Slice* slice;
   int64_t n, count;
   BlockType type;
-  std::byte* to;
-  int64_t stride;
+  int64_t offset, stride;
+};
+
+// All packings of a model, in one piece of memory: on huge pages, which small buffers would not get.
+struct Plan {
+  struct Part {
+    ops::Param* param;
+    size_t index;
+    int64_t offset;
+  };
+  std::vector<Packing> packings;
+  std::vector<Part> parts;
+  int64_t bytes = 0;
 };
 
 // The parts of a stored Param: its slices in order are the rows of its matrices, [part 0; part 1; ...] of matrix 0, the
 // same of matrix 1 ... A slice that spans several matrices (all heads of k_b) is cut.
-void plan_parts(ops::Param& p, const WeightSource& source, const kernels::Backend& backend,
-                std::vector<Packing>& packings) {
+void plan_parts(ops::Param& p, const WeightSource& source, const kernels::Backend& backend, Plan& plan) {
   const ops::Param::Matrices& m = p.matrices;
   struct Piece {
     const ops::Slice* slice;
@@ -125,27 +135,27 @@ void plan_parts(ops::Param& p, const WeightSource& source, const kernels::Backen
     const Piece& first = pieces[i];
     const BlockType type = multiplied_type(backend, first.type, m.k);
     const auto stride = static_cast<int64_t>(backend.packed_weight_bytes(type, first.n, m.k));
-    p.stored->memory.emplace_back(static_cast<size_t>(stride * m.batch));
-    auto* packed = static_cast<std::byte*>(p.stored->memory.back().data());
-    p.stored->parts.push_back({.type = type, .n = first.n, .packed = packed, .stride = stride});
+    plan.parts.push_back({&p, p.stored->parts.size(), plan.bytes});
+    p.stored->parts.push_back({.type = type, .n = first.n, .packed = nullptr, .stride = stride});
     for (int64_t b = 0; b < m.batch; ++b) {
       const Piece& piece = pieces[static_cast<size_t>(b) * parts + i];
       if (multiplied_type(backend, piece.type, m.k) != type)
         throw_error(Exit::data, "{}: {} is {}, {} is {}; the experts of a layer must have one type", source.path(),
                     first.slice->name, block_spec(first.type).name, piece.slice->name, block_spec(piece.type).name);
       if (piece.first > 0)
-        ++packings.back().count;
+        ++plan.packings.back().count;
       else
-        packings.push_back({piece.slice, piece.n, 1, type, packed + b * stride, stride});
+        plan.packings.push_back({piece.slice, piece.n, 1, type, plan.bytes + b * stride, stride});
     }
+    plan.bytes += m.batch * stride;
   }
 }
 
-void pack(const Packing& job, const WeightSource& source, const kernels::Backend& backend) {
+void pack(const Packing& job, const WeightSource& source, const kernels::Backend& backend, std::byte* memory) {
   const StoredTensor stored = fetch(source, *job.slice);
   const StoredTensor t = stored.matrix.type == job.type ? stored : converted(stored, job.type);
   for (int64_t i = 0; i < job.count; ++i) {
-    std::byte* to = job.to + i * job.stride;
+    std::byte* to = memory + job.offset + i * job.stride;
     if (t.row_order.empty()) {
       backend.pack_weights(t.matrix.row_range(i * job.n, job.n), nullptr, to);
     } else {
@@ -176,7 +186,7 @@ void load_weights(Model& model, const WeightSource& source) {
 void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const kernels::Backend& backend,
                  const LoadProgress& progress) {
   PONDER_CHECK(model.params().stored(), "the model was made with trainable weights");
-  std::vector<Packing> packings;
+  Plan plan;
   for (ops::Param& p : model.params().list()) {
     if (p.value.rank == 1) {
       for (const ops::Slice& s : p.slices) fetch(*source, s).read_f32(p.value.f32() + s.offset);
@@ -184,9 +194,13 @@ void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const
     }
     p.stored = std::make_unique<ops::StoredWeights>();
     if (p.looked_up) p.stored->table = fetch(*source, p.slices[0]).matrix;
-    if (p.multiplied) plan_parts(p, *source, backend, packings);
+    if (p.multiplied) plan_parts(p, *source, backend, plan);
   }
   check_names(model, *source);
+  Buffer memory(static_cast<size_t>(plan.bytes));
+  auto* base = static_cast<std::byte*>(memory.data());
+  for (const Plan::Part& part : plan.parts) part.param->stored->parts[part.index].packed = base + part.offset;
+  std::vector<Packing>& packings = plan.packings;
   // Largest first, so that no thread is left with the head at the end.
   std::stable_sort(packings.begin(), packings.end(),
                    [](const Packing& a, const Packing& b) { return a.n * a.count > b.n * b.count; });
@@ -195,7 +209,7 @@ void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const
   std::exception_ptr failure;
   backend.pool().run(static_cast<int64_t>(packings.size()), [&](int64_t i, int) {
     try {
-      pack(packings[static_cast<size_t>(i)], *source, backend);
+      pack(packings[static_cast<size_t>(i)], *source, backend, base);
     } catch (...) {
       const std::lock_guard lock(reporting);
       failure = std::current_exception();
@@ -207,7 +221,7 @@ void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const
   });
   if (failure) std::rethrow_exception(failure);
   model.params().bump_version();
-  model.params().keep(std::move(source));
+  model.params().keep(std::move(source), std::move(memory));
 }
 
 std::unique_ptr<Model> load_model(const std::string& path, const ModelOptions& options) {

@@ -33,7 +33,6 @@ struct Slice {
 struct StoredWeights {
   std::vector<kernels::WeightPart> parts;  // one below the other in each matrix: released tensors may differ in type
   Quantized table;                         // for look-ups: the rows as the file has them
-  std::vector<Buffer> memory;              // what `parts` point into
 };
 
 struct Param {

@@ -11,7 +11,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ponder/kernels/cpu/gemm_micro.cc"
 #include "hwy/foreach_target.h"
-#include "hwy/highway.h"
+#include "ponder/kernels/cpu/ends-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ponder::kernels::cpu::HWY_NAMESPACE {
@@ -36,10 +36,6 @@ constexpr int kRows = 6, kVecs = 2, kFewRows = 3, kFewVecs = 4;
 #else
 constexpr int kRows = 6, kVecs = 4, kFewRows = 3, kFewVecs = 8;
 #endif
-
-// The mask of the first `n` lanes; n may be beyond both ends.
-HWY_INLINE hn::Mask<D> first(D d, int64_t n) { return hn::FirstN(d, static_cast<size_t>(n < 0 ? 0 : n)); }
-HWY_INLINE V load_first(D d, const float* p, int64_t n) { return hn::MaskedLoad(first(d, n), d, p); }
 
 // Copies units of A one by one from within the loop over k, where the work disappears between multiply-adds; a copy on
 // its own costs 5 % of the time. Memory answers in 150 ns or more: a unit is asked for kAhead steps before it is read.
@@ -164,7 +160,7 @@ HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_stride, const floa
     if (whole) {
       PONDER_EACH_SUM hn::StoreU(sum[i][v], d, c + i * ldc + v * kWidth);
     } else {
-      PONDER_EACH_SUM hn::BlendedStore(sum[i][v], first(d, n - v * kWidth), d, c + i * ldc + v * kWidth);
+      PONDER_EACH_SUM store_first(sum[i][v], d, c + i * ldc + v * kWidth, n - v * kWidth);
     }
   }
 }

@@ -13,7 +13,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ponder/kernels/cpu/weight_micro.cc"
 #include "hwy/foreach_target.h"
-#include "hwy/highway.h"
+#include "ponder/kernels/cpu/ends-inl.h"
 
 #if HWY_TARGET == HWY_AVX3
 HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")  // weight_kernels() asks the CPU
@@ -44,8 +44,6 @@ constexpr bool kUnsignedDot = true;
 constexpr int kRows = 4, kVecs = 2, kFewRows = 1, kPlainRows = 6, kPlainFewRows = 2;
 constexpr bool kUnsignedDot = false;
 #endif
-
-HWY_INLINE hn::Mask<DF> first(int64_t n) { return hn::FirstN(DF(), static_cast<size_t>(n < 0 ? 0 : n)); }
 
 // ---- dot products of four bytes ------------------------------------------------------------------------------------
 // `dot` adds u * a over the four bytes of every lane to a partial sum, `widen` makes lanes of 32 bits of it. Where the
@@ -246,7 +244,7 @@ HWY_NOINLINE void integer_tile(const IntegerStrip& s) {
     else if (whole)
       PONDER_EACH y[i][v] = hn::LoadU(d, c + i * s.ldc + v * kWidth);
     else
-      PONDER_EACH y[i][v] = hn::MaskedLoad(first(columns - v * kWidth), d, c + i * s.ldc + v * kWidth);
+      PONDER_EACH y[i][v] = load_first(d, c + i * s.ldc + v * kWidth, columns - v * kWidth);
     for (int64_t b = s.begin; b < s.end; ++b) {
       VF scale[vecs], minimum[vecs], t[rows][vecs];
       PONDER_UNROLL for (int v = 0; v < vecs; ++v) scale[v] = block_scale<f>(w, lane + v * kWidth);
@@ -276,13 +274,12 @@ HWY_NOINLINE void integer_tile(const IntegerStrip& s) {
       w += f.panel_block();
     }
     if (s.bias) {
-      PONDER_EACH y[i][v] =
-          hn::Add(y[i][v], hn::MaskedLoad(first(columns - v * kWidth), d, s.bias + lane + v * kWidth));
+      PONDER_EACH y[i][v] = hn::Add(y[i][v], load_first(d, s.bias + lane + v * kWidth, columns - v * kWidth));
     }
     if (whole)
       PONDER_EACH hn::StoreU(y[i][v], d, c + i * s.ldc + v * kWidth);
     else
-      PONDER_EACH hn::BlendedStore(y[i][v], first(columns - v * kWidth), d, c + i * s.ldc + v * kWidth);
+      PONDER_EACH store_first(y[i][v], d, c + i * s.ldc + v * kWidth, columns - v * kWidth);
   }
 }
 
@@ -350,7 +347,7 @@ HWY_NOINLINE void plain_tile(const PlainStrip& s) {
     const int64_t lda = s.lda, step = s.ahead_step;
     HWY_ALIGN float total[rows * vecs * kWidth];  // the sum of the blocks so far
     if (s.add) {
-      PONDER_EACH hn::Store(hn::MaskedLoad(first(columns - v * kWidth), d, c + i * s.ldc + v * kWidth), d,
+      PONDER_EACH hn::Store(load_first(d, c + i * s.ldc + v * kWidth, columns - v * kWidth), d,
                             total + (i * vecs + v) * kWidth);
     } else {
       PONDER_EACH hn::Store(hn::Zero(d), d, total + (i * vecs + v) * kWidth);
@@ -381,8 +378,8 @@ HWY_NOINLINE void plain_tile(const PlainStrip& s) {
     }
     PONDER_EACH {
       VF y = hn::Load(d, total + (i * vecs + v) * kWidth);
-      if (s.bias) y = hn::Add(y, hn::MaskedLoad(first(columns - v * kWidth), d, s.bias + lane + v * kWidth));
-      hn::BlendedStore(y, first(columns - v * kWidth), d, c + i * s.ldc + v * kWidth);
+      if (s.bias) y = hn::Add(y, load_first(d, s.bias + lane + v * kWidth, columns - v * kWidth));
+      store_first(y, d, c + i * s.ldc + v * kWidth, columns - v * kWidth);
     }
   }
 }

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "ponder/text/jinja/jinja.h"
 #include "ponder/text/jinja/ast.h"
+#include "ponder/text/jinja/jinja.h"
 #include "ponder/text/jinja/object.h"
 
 namespace ponder::text::jinja {

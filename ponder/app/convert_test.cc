@@ -1,0 +1,215 @@
+// convert, merge, quantize, model init, show, verify and fit as commands, on the reference models (found by listing).
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "ponder/app/machine.h"
+#include "ponder/app/memory.h"
+#include "ponder/app/model_source.h"
+#include "ponder/app/options.h"
+#include "ponder/base/file.h"
+#include "ponder/engine/generate.h"
+#include "ponder/model/convert.h"
+#include "ponder/model/weights.h"
+#include "ponder/tensor/gguf.h"
+#include "tests/shared.h"
+
+namespace ponder::app {
+namespace {
+
+struct Outcome {
+  int code = 0;
+  std::string error, out;
+};
+
+// A command line as the program would run it, but for the errors, which come back.
+Outcome run(const std::vector<std::string>& words) {
+  Outcome o;
+  ::testing::internal::CaptureStdout();
+  try {
+    const Arguments args = parse_arguments(words);
+    o.code = args.command->run(args);
+  } catch (const Error& e) {
+    o.code = static_cast<int>(e.code());
+    o.error = e.what();
+  }
+  std::fflush(stdout);
+  o.out = ::testing::internal::GetCapturedStdout();
+  return o;
+}
+
+std::vector<std::string> reference_models() {
+  std::vector<std::string> out;
+  for (const auto& path : test::shared_entries("golden/models"))
+    if (std::filesystem::exists(path / "config.json")) out.push_back(path);
+  for (const auto& path : test::shared_entries("golden/gguf"))
+    if (path.extension() == ".gguf") out.push_back(path);
+  return out;
+}
+
+std::vector<float> numbers(const model::WeightSource& source, const std::string& name) {
+  const model::StoredTensor t = source.find(name);
+  std::vector<float> out(
+      static_cast<size_t>(t.matrix.data ? t.matrix.cols * (t.shape.size() > 1 ? t.shape[0] : 1) : 0));
+  if (!out.empty()) t.read_f32(out.data());
+  return out;
+}
+
+void expect_same_numbers(const std::string& a, const std::string& b) {
+  const auto x = model::WeightSource::open(a), y = model::WeightSource::open(b);
+  const model::Model model(x->config(), model::ModelOptions{.declare_only = true});
+  for (const ops::Param& p : model.params().list())
+    for (const ops::Slice& s : p.slices) EXPECT_EQ(numbers(*x, s.name), numbers(*y, s.name)) << a << ": " << s.name;
+}
+
+class ReferenceModel : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(ReferenceModel, SurvivesEveryFormat) {
+  TempFolder folder;
+  const std::string gguf = folder.file("m.gguf"), split = folder.file("s.gguf"), again = folder.file("again"),
+                    whole = folder.file("whole.gguf");
+  ASSERT_EQ(run({"convert", GetParam(), gguf, "--type", "f32", "--quiet"}).error, "");
+  expect_same_numbers(GetParam(), gguf);
+  ASSERT_EQ(run({"convert", gguf, again, "--quiet"}).error, "");
+  expect_same_numbers(gguf, again);
+  // Split, and merged again: byte for byte the whole file but for the keys of splitting, which are gone.
+  ASSERT_EQ(run({"convert", gguf, split, "--max-size", "100K"}).error, "");
+  const auto parts = glob_files(folder.file("s-*-of-*.gguf"));
+  ASSERT_GT(parts.size(), 1u);
+  expect_same_numbers(gguf, parts[0]);
+  EXPECT_EQ(GgufFile::open(parts.back()).tensors().size(), GgufFile::open(gguf).tensors().size());
+  ASSERT_EQ(run({"merge", parts[0], whole}).error, "");
+  expect_same_numbers(gguf, whole);
+  EXPECT_FALSE(GgufFile::open(whole).has("split.count"));
+  for (const std::string& path : {gguf, again, parts[0]}) {
+    EXPECT_EQ(run({"model", "verify", path}).error, "");
+    const Outcome shown = run({"model", "show", path, "--json"});
+    EXPECT_NE(shown.out.find("\"types\":{\"F32\""), std::string::npos) << shown.out;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, ReferenceModel, ::testing::ValuesIn(reference_models()), [](const auto& info) {
+  std::string name = std::filesystem::path(info.param).filename();
+  for (char& c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  return name;
+});
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ReferenceModel);
+
+// A small model of our own, so that these run without reference data.
+std::string tiny(const TempFolder& folder) {
+  const std::string config = folder.file("tiny.toml"), out = folder.file("tiny");
+  write_file_atomic(config,
+                    "[model]\nmodel_type = \"llama\"\nvocab_size = 300\nhidden_size = 256\nintermediate_size = 512\n"
+                    "num_hidden_layers = 2\nnum_attention_heads = 4\nnum_key_value_heads = 2\n"
+                    "max_position_embeddings = 256\n");
+  EXPECT_EQ(run({"model", "init", config, out, "--random", "--type", "bf16"}).error, "");
+  return out;
+}
+
+TEST(ModelCommands, QuantisesAndSaysWhatItCosts) {
+  TempFolder folder;
+  const std::string model = tiny(folder), text = folder.file("text");
+  write_file_atomic(text, std::string(40, 'x') + " the cat sat on the mat; two and two are four.\n");
+  double last = -1;
+  for (const char* type : {"bf16", "Q8_0", "Q6_K", "Q4_K_M"}) {
+    const Outcome o =
+        run({"quantize", model, folder.file(type) + std::string(".gguf"), "--type", type, "--text", text, "--json"});
+    ASSERT_EQ(o.error, "") << type;
+    const size_t at = o.out.find("\"kl\":");
+    ASSERT_NE(at, std::string::npos) << o.out;
+    const double kl = std::atof(o.out.c_str() + at + 5);
+    EXPECT_GE(kl, last) << type << ": coarser types are further away";
+    EXPECT_LT(kl, 1) << type;
+    last = kl;
+  }
+  EXPECT_GT(last, 0);
+  EXPECT_EQ(run({"quantize", model, folder.file("fp8"), "--type", "fp8", "--text", text}).error, "");
+  EXPECT_EQ(run({"model", "verify", folder.file("fp8")}).error, "");
+  EXPECT_EQ(run({"compare", model, "--text", text, "--activations", "f32,bf16"}).error, "");
+}
+
+TEST(ModelCommands, RefuseWhatWouldBeWrong) {
+  TempFolder folder;
+  const std::string model = tiny(folder), out = folder.file("out.gguf");
+  const auto refused = [&](std::vector<std::string> words, const char* says) {
+    const Outcome o = run(words);
+    EXPECT_NE(o.code, 0);
+    EXPECT_NE(o.error.find(says), std::string::npos) << o.error;
+  };
+  refused({"convert", model, out, "--type", "q4_k_n"}, "did you mean q4_k_m?");
+  refused({"convert", model, out, "--type", "fp8"}, "GGUF has no FP8");
+  refused({"convert", model, folder.file("x"), "--type", "q8_0"}, "safetensors have no Q8_0");
+  refused({"convert", model, model}, "is the source itself");
+  refused({"convert", folder.file("nothing"), out}, "no such model");
+  refused({"convert", model, out, "--max-size", "five"}, "--max-size five");
+  refused({"quantize", model, out}, "--type is missing");
+  ASSERT_EQ(run({"convert", model, out}).error, "");
+  refused({"convert", model, out}, "--force");
+  EXPECT_EQ(run({"convert", model, out, "--force"}).error, "");
+  make_folders(folder.file("mine"));
+  write_file_atomic(folder.file("mine/diary.txt"), "dear diary");
+  refused({"convert", model, folder.file("mine"), "--force"}, "is no model folder");
+  EXPECT_TRUE(path_exists(folder.file("mine/diary.txt")));
+  // A file that ends early.
+  const std::string bytes = read_file(out);
+  write_file_atomic(out, std::string_view(bytes).substr(0, bytes.size() / 2));
+  refused({"model", "verify", out}, out.c_str());
+}
+
+TEST(ModelCommands, ANumberThatIsNoneIsFound) {
+  TempFolder folder;
+  const std::string model = tiny(folder), out = folder.file("m.gguf");
+  ASSERT_EQ(run({"convert", model, out, "--type", "f32"}).error, "");
+  std::string bytes = read_file(out);
+  for (size_t i = 0; i < 4; ++i) bytes[bytes.size() - 4096 + i] = static_cast<char>(0xff);
+  write_file_atomic(out, bytes);
+  EXPECT_NE(run({"model", "verify", out}).error.find("nan"), std::string::npos);
+}
+
+TEST(ModelCommands, FitSaysWhatSmolLm2Takes) {
+  std::string file;
+  for (const auto& f : test::shared_entries("models"))
+    if (f.extension() == ".gguf") file = f;
+  if (file.empty()) GTEST_SKIP() << "no reference model (set PONDER_SHARED)";
+  Machine machine(2);
+  const int64_t before = anonymous_rss_bytes();
+  const UseSize use{.context = 1024, .sequences = 8};
+  const LoadedModel loaded = load_any_model(file, machine);
+  const MemoryNeeds needs = memory_needs(*loaded.source, *machine.backend, {.stored = true, .mtp = false}, use);
+  engine::Engine engine(*loaded.model, *machine.backend,
+                        {.pages = use.sequences * ((use.context + kernels::kPageSize) / kernels::kPageSize),
+                         .max_sequences = static_cast<int>(use.sequences),
+                         .share_prefixes = false,
+                         .activations = kernels::Activations::q8});
+  std::vector<engine::Request> requests(static_cast<size_t>(use.sequences));
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].prompt.assign(static_cast<size_t>(use.context) - 24, static_cast<int32_t>(i + 100));
+    requests[i].max_new_tokens = 24;  // so that all are there at once
+  }
+  engine::generate(engine, std::move(requests));
+  // `program` is what a fresh process has; this one had it before.
+  const double real = static_cast<double>(anonymous_rss_bytes() - before), said = static_cast<double>(needs.total());
+  EXPECT_NEAR(said, real, 0.05 * real + 50e6);
+}
+
+TEST(ModelCommands, TooLargeIsSaidBeforeLoading) {
+  model::ModelConfig c;
+  c.model_type = "qwen2";
+  c.vocab_size = 1 << 20;
+  c.hidden_size = 65536, c.intermediate_size = 262144;
+  c.num_hidden_layers = 64;
+  c.num_attention_heads = c.num_key_value_heads = 512;
+  const auto source = model::random_source(c, 1, 1);
+  Machine machine(1);
+  try {
+    check_memory(*source, *machine.backend, {.stored = true});
+    FAIL() << "terabytes fitted";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Exit::resources);
+    EXPECT_NE(std::string(e.what()).find("are missing"), std::string::npos) << e.what();
+  }
+}
+
+}  // namespace
+}  // namespace ponder::app
