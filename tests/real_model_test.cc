@@ -280,11 +280,12 @@ class Terminal {
   // Its exit code; it must end within a minute.
   int wait() {
     int status = 0;
-    for (int i = 0; i < 600; ++i, usleep(100'000))
+    for (int i = 0; i < 600; ++i, usleep(100'000)) {
       if (waitpid(pid_, &status, WNOHANG) == pid_) {
         pid_ = -1;
         return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
       }
+    }
     ADD_FAILURE() << "it does not end: " << seen_;
     return -1;
   }
@@ -331,7 +332,7 @@ TEST_F(RealModel, ChatOnATerminal) {
   t.type("/stats\r");
   t.until("4 answers");
   t.until("> ");
-  t.type("\x04");
+  t.type("/exit\r");
   EXPECT_EQ(t.wait(), 0);
 }
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 
@@ -39,6 +40,15 @@ struct LineReader::Editor {
     // Ctrl+C is a key here, and clears the line. As a signal it would end the reading, and a second one the program.
     el_set(line, EL_SETTY, "-d", "-isig", nullptr);
     el_set(line, EL_BIND, "^C", "em-kill-line", nullptr);
+    // Ctrl+D ends the chat on an empty line. Pressed just while libedit takes the terminal over it comes in as a letter,
+    // and the line would never be empty again: control characters do not count.
+    el_set(
+        line, EL_ADDFN, "end-of-input", "end of input", +[](EditLine* e, int) -> unsigned char {
+          const LineInfo* l = el_line(e);
+          const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' '; };
+          return std::all_of(l->buffer, l->lastchar, is_control) ? CC_EOF : CC_NORM;
+        });
+    el_set(line, EL_BIND, "^D", "end-of-input", nullptr);
   }
   ~Editor() {
     el_end(line);
