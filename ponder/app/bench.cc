@@ -14,6 +14,7 @@
 #include "ponder/app/model_shape.h"
 #include "ponder/app/options.h"
 #include "ponder/app/table.h"
+#include "ponder/app/wrapped_task.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/json.h"
@@ -49,26 +50,11 @@ struct Measurement {
 
 // The task with answers that never end, so that every run samples the same number of tokens, whatever the weights say:
 // its end token is one that the model does not have.
-class EndlessTask final : public tasks::Task {
+class EndlessTask final : public WrappedTask {
  public:
   explicit EndlessTask(const tasks::Task& task)
-      : task_(task), tokenizer_(words(task.tokenizer()), std::vector<int32_t>{task.tokenizer().vocab_size()}) {}
-  std::string_view name() const override { return task_.name(); }
-  const tasks::TaskConfig& config() const override { return task_.config(); }
+      : WrappedTask(task), tokenizer_(words(task.tokenizer()), std::vector<int32_t>{task.tokenizer().vocab_size()}) {}
   const text::Tokenizer& tokenizer() const override { return tokenizer_; }
-  std::span<const std::string_view> modes() const override { return task_.modes(); }
-  int max_text_tokens() const override { return task_.max_text_tokens(); }
-  int64_t problem_count(tasks::Split split) const override { return task_.problem_count(split); }
-  tasks::Problem problem(tasks::Split split, int64_t index) const override { return task_.problem(split, index); }
-  tasks::ParsedLine parse_line(std::string_view line) const override { return task_.parse_line(line); }
-  std::string admit(tasks::Problem& problem) const override { return task_.admit(problem); }
-  std::vector<int32_t> prompt(const tasks::Problem& problem) const override { return task_.prompt(problem); }
-  tasks::Grade grade(const tasks::Problem& problem, std::span<const int32_t> completion) const override {
-    return task_.grade(problem, completion);
-  }
-  std::vector<int32_t> trace(const tasks::Problem& problem, CounterRng& rng) const override {
-    return task_.trace(problem, rng);
-  }
 
  private:
   static std::vector<std::string> words(const text::Tokenizer& t) {
@@ -77,7 +63,6 @@ class EndlessTask final : public tasks::Task {
     out.emplace_back("<end>");
     return out;
   }
-  const tasks::Task& task_;
   text::WordLevel tokenizer_;
 };
 

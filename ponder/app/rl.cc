@@ -5,6 +5,7 @@
 #include "ponder/app/evaluator.h"
 #include "ponder/app/options.h"
 #include "ponder/app/stage.h"
+#include "ponder/app/wrapped_task.h"
 #include "ponder/base/error.h"
 #include "ponder/base/json.h"
 #include "ponder/base/log.h"
@@ -15,33 +16,18 @@ namespace ponder::app {
 namespace {
 
 // A task whose training problems come from the user's file; all else is the task's own.
-class WithPuzzles final : public tasks::Task {
+class WithPuzzles final : public WrappedTask {
  public:
   WithPuzzles(const tasks::Task& task, std::vector<tasks::Problem> problems)
-      : task_(task), problems_(std::move(problems)) {}
-  std::string_view name() const override { return task_.name(); }
-  const tasks::TaskConfig& config() const override { return task_.config(); }
-  const text::Tokenizer& tokenizer() const override { return task_.tokenizer(); }
-  std::span<const std::string_view> modes() const override { return task_.modes(); }
-  int max_text_tokens() const override { return task_.max_text_tokens(); }
+      : WrappedTask(task), problems_(std::move(problems)) {}
   int64_t problem_count(tasks::Split split) const override {
     return split == tasks::Split::train ? static_cast<int64_t>(problems_.size()) : task_.problem_count(split);
   }
   tasks::Problem problem(tasks::Split split, int64_t index) const override {
     return split == tasks::Split::train ? problems_[static_cast<size_t>(index)] : task_.problem(split, index);
   }
-  tasks::ParsedLine parse_line(std::string_view line) const override { return task_.parse_line(line); }
-  std::string admit(tasks::Problem& problem) const override { return task_.admit(problem); }
-  std::vector<int32_t> prompt(const tasks::Problem& problem) const override { return task_.prompt(problem); }
-  tasks::Grade grade(const tasks::Problem& problem, std::span<const int32_t> completion) const override {
-    return task_.grade(problem, completion);
-  }
-  std::vector<int32_t> trace(const tasks::Problem& problem, CounterRng& rng) const override {
-    return task_.trace(problem, rng);
-  }
 
  private:
-  const tasks::Task& task_;
   std::vector<tasks::Problem> problems_;
 };
 

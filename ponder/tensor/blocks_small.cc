@@ -132,7 +132,7 @@ void decode_iq4_nl(const Iq4Nl& b, float* out) {
 int nearest_iq4(float x) {
   if (!(x > kIq4Values[0])) return 0;
   if (x >= kIq4Values[15]) return 15;
-  const int above = static_cast<int>(std::upper_bound(kIq4Values, kIq4Values + 16, x) - kIq4Values);
+  const int above = static_cast<int>(std::upper_bound(kIq4Values.begin(), kIq4Values.end(), x) - kIq4Values.begin());
   return x - kIq4Values[above - 1] < kIq4Values[above] - x ? above - 1 : above;
 }
 

@@ -26,7 +26,7 @@ namespace ponder::kernels::cpu {
 
 enum class Table : uint8_t { none, non_linear, fp4 };
 constexpr const std::array<int8_t, 16>& table_values(Table t) {
-  return t == Table::fp4 ? kFp4Values : kNonLinearValues;
+  return t == Table::fp4 ? blocks::kFp4Values : blocks::kIq4Values;
 }
 
 struct Format {

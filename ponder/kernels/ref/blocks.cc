@@ -130,12 +130,12 @@ void split_block(BlockType type, const std::byte* block, BlockParts& parts) {
     case BlockType::iq4_nl:
       parts.scale = half(block);
       nibbles(block + 2, code);
-      look_up(kNonLinearValues, code, 32);
+      look_up(blocks::kIq4Values, code, 32);
       break;
     case BlockType::mxfp4:
       parts.scale = half_power(byte(block));
       nibbles(block + 1, code);
-      look_up(kFp4Values, code, 32);
+      look_up(blocks::kFp4Values, code, 32);
       break;
     case BlockType::q4_k:
       k_scales(block, parts);
@@ -161,7 +161,7 @@ void split_block(BlockType type, const std::byte* block, BlockParts& parts) {
         parts.sub_scale[i] = static_cast<int8_t>((low | high << 4) - 32);
         nibbles(block + 8 + 16 * i, code + 32 * i);
       }
-      look_up(kNonLinearValues, code, 256);
+      look_up(blocks::kIq4Values, code, 256);
       break;
     default: PONDER_CHECK(false, "{} has no integer products", block_spec(type).name);
   }

@@ -3,18 +3,13 @@
 // the two agree in every bit. Shared by ref/ and by what packs weights in cpu/.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 
+#include "ponder/tensor/blocks.h"
 #include "ponder/tensor/quantized.h"
 
 namespace ponder::kernels {
-
-// The values of non-linear 4-bit codes (IQ4_NL, IQ4_XS) and twice those of FP4 (E2M1).
-constexpr std::array<int8_t, 16> kNonLinearValues = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                                     1,    13,   25,  38,  53,  69,  89,  113};
-constexpr std::array<int8_t, 16> kFp4Values = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 constexpr int kMaxBlock = 256;     // numbers in the longest block
 constexpr int kMaxSubBlocks = 16;  // and sub-blocks
