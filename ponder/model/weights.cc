@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ponder/base/file.h"
+#include "ponder/base/log.h"
 
 namespace ponder::model {
 namespace {
@@ -110,6 +111,7 @@ struct Plan {
   std::vector<Packing> packings;
   std::vector<Part> parts;
   int64_t bytes = 0;
+  std::set<std::string> rounded;  // names of types without a kernel
 };
 
 // The parts of a stored Param: its slices in order are the rows of its matrices, [part 0; part 1; ...] of matrix 0, the
@@ -134,6 +136,7 @@ void plan_parts(ops::Param& p, const WeightSource& source, const kernels::Backen
   for (size_t i = 0; i < parts; ++i) {
     const Piece& first = pieces[i];
     const BlockType type = multiplied_type(backend, first.type, m.k);
+    if (type != first.type) plan.rounded.insert(block_spec(first.type).name);
     const auto stride = static_cast<int64_t>(backend.packed_weight_bytes(type, first.n, m.k));
     plan.parts.push_back({&p, p.stored->parts.size(), plan.bytes});
     p.stored->parts.push_back({.type = type, .n = first.n, .packed = nullptr, .stride = stride});
@@ -197,6 +200,9 @@ void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const
     if (p.multiplied) plan_parts(p, *source, backend, plan);
   }
   check_names(model, *source);
+  if (!plan.rounded.empty())
+    log_warn("{}: there are no kernels for {}; these matrices are rounded to Q8_0", source->path(),
+             fmt::join(plan.rounded, ", "));
   Buffer memory(static_cast<size_t>(plan.bytes));
   auto* base = static_cast<std::byte*>(memory.data());
   for (const Plan::Part& part : plan.parts) part.param->stored->parts[part.index].packed = base + part.offset;
