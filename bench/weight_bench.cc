@@ -1,7 +1,7 @@
 // Products with stored weights against two limits of the machine: one row against the speed of reading memory, many rows
 // against a loop of nothing but f32 multiply-adds.
 //
-//   weight_bench [--threads=N] [--rounds=N] [--isa=avx2] [--only=SUBSTRING] [--rows=1,8,32,512] [--f32] [--best] [--pack]
+//   weight_bench [--threads=N] [--rounds=N] [--isa=avx2] [--only=SUBSTRING] [--rows=1,8,32,512] [--activations=f32|bf16|q8] [--best] [--pack]
 //
 // Limits are measured in the same round as the product, so that clock changes and busy neighbours hit all alike; the
 // table shows medians. Matrices are repeated until they fill kMemory, so that weights come from memory and not from a
@@ -129,7 +129,8 @@ double pick(std::vector<double> v, bool best) {
 
 struct Options {
   int threads = 0, rounds = 9;
-  bool f32 = false, best = false, pack = false;
+  kernels::Activations activations = kernels::Activations::q8;
+  bool best = false, pack = false;
   std::string only, isa;
   std::vector<int64_t> rows = {1, 8, 32, 512};
 };
@@ -165,7 +166,7 @@ void run_case(const Case& cs, const Backend& backend, const std::string& isa, co
       a.data[i] = static_cast<float>(static_cast<int32_t>(x = x * 1664525u + 1013904223u)) * 0x1p-31f;
     WeightPart part{type, n, packed.data};
     WeightGemm g{.m = m, .k = k, .a = a.data, .lda = k, .parts = {&part, 1}, .c = c.data, .ldc = n};
-    g.activations = o.f32 ? Activations::f32 : Activations::q8;
+    g.activations = o.activations;
     const Aligned<std::byte> scratch(static_cast<int64_t>(backend.weight_gemm_scratch(g)));
     g.scratch = scratch.data;
     int64_t copy = 0;
@@ -230,15 +231,17 @@ int main(int argc, char** argv) {
       for (size_t at = 0; at < value.size();
            at = value.find(',', at) == std::string::npos ? value.size() : value.find(',', at) + 1)
         o.rows.push_back(std::stoll(value.substr(at)));
-    } else if (arg == "--f32") {
-      o.f32 = true;
+    } else if (arg.starts_with("--activations=")) {
+      for (const auto a : {kernels::Activations::f32, kernels::Activations::bf16, kernels::Activations::q8})
+        if (value == kernels::activations_name(a)) o.activations = a;
     } else if (arg == "--best") {
       o.best = true;
     } else if (arg == "--pack") {
       o.pack = true;
     } else {
       fmt::print(
-          "usage: weight_bench [--threads=N] [--rounds=N] [--isa=avx2] [--only=SUBSTRING] [--rows=1,8,32,512] [--f32] "
+          "usage: weight_bench [--threads=N] [--rounds=N] [--isa=avx2] [--only=SUBSTRING] [--rows=1,8,32,512] "
+          "[--activations=f32|bf16|q8] "
           "[--best] [--pack]\n");
       return 2;
     }
@@ -252,6 +255,6 @@ int main(int argc, char** argv) {
   }
   const std::string isa = o.isa.empty() ? kernels::cpu_isas().front() : o.isa;
   fmt::print("{}, {} threads, {} activations; m > 1: Gop/s and multiple of f32 multiply-adds\n", backend->name(),
-             pool.size(), o.f32 ? "f32" : "q8");
+             pool.size(), kernels::activations_name(o.activations));
   for (const Case& c : cases()) run_case(c, *backend, isa, o);
 }

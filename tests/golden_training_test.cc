@@ -227,7 +227,7 @@ TEST_P(GoldenGrpo, TwoUpdates) {
     trainer.pass().backward(dlogp);
     gradient_error = std::max(
         gradient_error, worst_tensor(*model, tensors, fmt::format("grad{}.", u + 1), &ops::Param::grad, &compared));
-    const train::UpdateReport r = trainer.update(static_cast<int64_t>(u));
+    const train::UpdateReport r = trainer.update(static_cast<int64_t>(u), loss);
     EXPECT_NEAR(r.grad_norm / expected["grad_norm"].get<double>(), 1, 1e-4);
     for (const auto& [name, value] : metrics.named(config.loss_options()))
       if (expected["metrics"].contains(name) && name != "entropy") {

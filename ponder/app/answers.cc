@@ -34,7 +34,7 @@ model::ModelOptions model_options(const Arguments& args, bool exact) {
 
 kernels::Activations activations_option(const Arguments& args, const LoadedModel& loaded, bool exact) {
   using kernels::Activations;
-  if (!args.has("activations")) return loaded.quantised && !exact ? Activations::q8 : Activations::f32;
+  if (!args.has("activations")) return exact ? Activations::f32 : loaded.fast_activations;
   const std::string name = args.text("activations");
   for (const Activations a : {Activations::f32, Activations::bf16, Activations::q8})
     if (name == kernels::activations_name(a)) return a;

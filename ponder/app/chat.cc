@@ -314,7 +314,8 @@ class Chat {
 
 int chat_command(const Arguments& args) {
   Machine machine(args.threads());
-  const LoadedModel loaded = load_any_model(args.positional[0], machine, model_options(args, false));
+  const LoadedModel loaded =
+      load_any_model(args.positional[0], machine, model_options(args, false), args.has("allow-paging"));
   if (!loaded.tokenizer)
     throw_error(Exit::data, "{}: it has no tokenizer.json, so there is no text to talk in", loaded.path);
   if (!loaded.chat && !loaded.task && !args.has("raw"))

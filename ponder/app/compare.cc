@@ -179,12 +179,14 @@ int compare_command(const Arguments& args) {
   install_stop_signals();
   Machine machine(args.threads());
   const auto mla = both(args.text("mla", "absorbed")), activations = both(args.text("activations", "f32"));
+  const bool paging = args.has("allow-paging");
   const std::string &name_a = args.positional[0], &name_b = args.positional.back();
   const LoadedModel a =
-      load_any_model(name_a, machine, {.stored = true, .mtp = false, .mla_form = mla_form(mla.first)});
+      load_any_model(name_a, machine, {.stored = true, .mtp = false, .mla_form = mla_form(mla.first)}, paging);
   LoadedModel other;
   const bool same = name_a == name_b && mla.first == mla.second;
-  if (!same) other = load_any_model(name_b, machine, {.stored = true, .mtp = false, .mla_form = mla_form(mla.second)});
+  if (!same)
+    other = load_any_model(name_b, machine, {.stored = true, .mtp = false, .mla_form = mla_form(mla.second)}, paging);
   const LoadedModel& b = same ? a : other;
   if (a.model->config().vocab_size != b.model->config().vocab_size)
     throw_error(Exit::data, "{} has {} tokens, {} has {}; only models with one vocabulary can be compared", a.path,

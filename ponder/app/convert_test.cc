@@ -206,7 +206,7 @@ TEST(ModelCommands, TooLargeIsSaidBeforeLoading) {
   const auto source = model::random_source(c, 1, 1);
   Machine machine(1);
   try {
-    check_memory(*source, *machine.backend, {.stored = true});
+    check_memory(*source, *machine.backend, {.stored = true}, false, available_memory_bytes());
     FAIL() << "terabytes fitted";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), Exit::resources);

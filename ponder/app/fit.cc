@@ -7,6 +7,7 @@
 #include "ponder/app/memory.h"
 #include "ponder/app/model_source.h"
 #include "ponder/app/options.h"
+#include "ponder/app/paging.h"
 #include "ponder/app/table.h"
 #include "ponder/base/error.h"
 #include "ponder/base/json.h"
@@ -28,6 +29,9 @@ int fit_command(const Arguments& args) {
   const WeightNeeds weights = weight_needs(*source, *machine.backend, options);
   const int64_t available = available_memory_bytes();
   const bool fits = needs.total() <= available;
+  const std::optional<int64_t> room = fits ? std::nullopt : room_for_experts(needs, available);
+  const PagedSpeed paged = room ? measure_paged_speed(*source, *machine.backend, *room) : PagedSpeed{};
+  const bool runs = fits || (room && args.has("allow-paging"));
   const double peak = measure_fma_peak(machine.pool), bus = measure_read_bandwidth(machine.pool);
   // Decoding reads the weights once a step and the pages of all sequences; half of the context is there on average.
   const double step_bytes = weights.read(use.sequences) + static_cast<double>(needs.pages) / 2;
@@ -35,8 +39,8 @@ int fit_command(const Arguments& args) {
   const auto bytes = [](auto n) { return format_bytes(static_cast<uint64_t>(n)); };
   if (args.json()) {
     std::string json;
-    JsonWriter(json)
-        .begin_object()
+    JsonWriter w(json);
+    w.begin_object()
         .member("model", source->path())
         .member("context", use.context)
         .member("sequences", use.sequences)
@@ -48,15 +52,22 @@ int fit_command(const Arguments& args) {
         .member("file_bytes", source->bytes())
         .member("available_bytes", available)
         .member("fits", fits)
+        .member("runs_paged", room.has_value())
         .member("bytes_per_token", weights.read(1))
         .member("macs_per_token", weights.macs())
         .member("read_bytes_per_s", bus)
         .member("peak_flops", peak)
         .member("decode_tok_per_s_at_best", decode)
-        .member("prompt_tok_per_s_at_f32_peak", prompt)
-        .end_object();
+        .member("prompt_tok_per_s_at_f32_peak", prompt);
+    if (room)
+      w.member("paged_experts_in_memory", paged.packed_share)
+          .member("paged_bytes_per_token", paged.token_bytes)
+          .member("paged_disk_bytes_per_s", paged.disk)
+          .member("paged_tok_per_s_slowest", paged.slowest)
+          .member("paged_tok_per_s_fastest", paged.fastest);
+    w.end_object();
     fmt::print("{}\n", json);
-    return fits ? 0 : static_cast<int>(Exit::resources);
+    return runs ? 0 : static_cast<int>(Exit::resources);
   }
   Table table({"", ">", ""});
   table.row({"weights, repacked", bytes(needs.weights), fmt::format("(the file: {})", bytes(source->bytes()))});
@@ -75,7 +86,8 @@ int fit_command(const Arguments& args) {
   }
   fmt::print("it does not fit: {} are missing; {}\n", bytes(needs.total() - available),
              what_would_fit(*source, needs, use, available));
-  return static_cast<int>(Exit::resources);
+  if (room) fmt::print("from its file, with --allow-paging: {}\n", paged_speed_text(paged));
+  return runs ? 0 : static_cast<int>(Exit::resources);
 }
 
 }  // namespace ponder::app

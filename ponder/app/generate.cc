@@ -351,7 +351,8 @@ int stream_requests(const Arguments& args, const LoadedModel& loaded, const Mach
 
 int generate_command(const Arguments& args) {
   Machine machine(args.threads());
-  const LoadedModel loaded = load_any_model(args.positional[0], machine, model_options(args, false));
+  const LoadedModel loaded =
+      load_any_model(args.positional[0], machine, model_options(args, false), args.has("allow-paging"));
   Reader reader(loaded, args);
   if (args.has("prompt-file"))
     return one_shot(args, loaded, machine, reader.from_text(read_file(args.text("prompt-file"))));

@@ -10,7 +10,6 @@
 #include "ponder/base/log.h"
 #include "ponder/engine/engine.h"
 #include "ponder/model/attention.h"
-#include "ponder/model/weights.h"
 
 namespace ponder::app {
 namespace {
@@ -73,11 +72,14 @@ WeightNeeds weight_needs(const model::WeightSource& source, const kernels::Backe
       // A slice may span several matrices (all heads of k_b).
       const int64_t matrices = std::max<int64_t>(1, s.shape[0] / p.matrices.n);
       const BlockType packed = model::multiplied_type(backend, type, s.shape[1]);
-      needs.packed +=
+      const int64_t packed_bytes =
           matrices * static_cast<int64_t>(backend.packed_weight_bytes(packed, s.shape[0] / matrices, s.shape[1]));
-      const bool routed = s.name.find(".mlp.experts.") != s.name.npos;
-      (routed ? needs.routed : needs.dense) += bytes;
-      (routed ? needs.routed_macs : needs.dense_macs) += static_cast<double>(s.size());
+      needs.packed += packed_bytes;
+      (p.routed ? needs.routed : needs.dense) += bytes;
+      (p.routed ? needs.routed_macs : needs.dense_macs) += static_cast<double>(s.size());
+      if (!p.routed) continue;
+      needs.routed_packed += packed_bytes;
+      if (packed != type) needs.routed_rounded.insert(block_spec(type).name);
     }
   return needs;
 }
@@ -120,11 +122,14 @@ std::string gib(int64_t bytes) { return format_bytes(static_cast<uint64_t>(std::
 }  // namespace
 
 MemoryNeeds memory_needs(const model::WeightSource& source, const kernels::Backend& backend,
-                         const model::ModelOptions& options, const UseSize& use) {
+                         const model::ModelOptions& options, const UseSize& use, int64_t room) {
   const model::ModelConfig& c = source.config();
   MemoryNeeds needs;
   if (options.stored) {
-    needs.weights = weight_needs(source, backend, options).packed;
+    WeightNeeds weights = weight_needs(source, backend, options);
+    needs.experts = std::min(weights.routed_packed, room);
+    needs.weights = weights.packed - weights.routed_packed + needs.experts;
+    needs.rounded_experts = std::move(weights.routed_rounded);
   } else {
     model::ModelOptions declared = options;
     declared.declare_only = true;
@@ -163,19 +168,39 @@ std::string what_would_fit(const model::WeightSource& source, const MemoryNeeds&
     advice.push_back(fmt::format("the weights as {} ({}; `ponder quantize`)", s.type, gib(bytes)));
     break;
   }
+  MemoryNeeds pageable = needs;
+  pageable.rounded_experts.clear();
+  if (room_for_experts(needs, available))
+    advice.push_back(
+        "experts left in the file (`--allow-paging` of chat, generate, score, compare and bench; `ponder fit` says how "
+        "fast)");
+  else if (room_for_experts(pageable, available))
+    advice.push_back(
+        fmt::format("`--allow-paging` after `ponder convert --type q4_k_m`: experts in {} cannot stay in the "
+                    "file, since there are no kernels for that",
+                    fmt::join(needs.rounded_experts, ", ")));
   if (advice.empty()) return fmt::format("nothing of this model fits; a machine with {} would do", gib(needs.total()));
   return fmt::format("what would fit: {}", fmt::join(advice, ", or "));
 }
 
-void check_memory(const model::WeightSource& source, const kernels::Backend& backend,
-                  const model::ModelOptions& options, const UseSize* use) {
+std::optional<int64_t> room_for_experts(const MemoryNeeds& needs, int64_t available) {
+  const int64_t room = available - available / 8 - (needs.total() - needs.experts);
+  if (needs.experts == 0 || !needs.rounded_experts.empty() || room < 0) return std::nullopt;
+  return std::min(room, needs.experts);
+}
+
+int64_t check_memory(const model::WeightSource& source, const kernels::Backend& backend,
+                     const model::ModelOptions& options, bool allow_paging, int64_t available) {
   const UseSize least{.context = kernels::kPageSize, .sequences = 1};
-  const MemoryNeeds needs = memory_needs(source, backend, options, use ? *use : least);
-  const int64_t available = available_memory_bytes();
-  if (needs.total() <= available) return;
+  const MemoryNeeds needs = memory_needs(source, backend, options, least);
+  if (needs.total() <= available) return model::kAllExperts;
+  if (allow_paging && room_for_experts(needs, available)) {
+    const UseSize usual{.context = std::min<int64_t>(UseSize().context, source.config().max_position_embeddings)};
+    return room_for_experts(memory_needs(source, backend, options, usual), available).value_or(0);
+  }
   throw_error(Exit::resources, "{}: it needs {} of memory ({} of them weights), {} are available: {} are missing; {}",
               source.path(), gib(needs.total()), gib(needs.weights), gib(available), gib(needs.total() - available),
-              what_would_fit(source, needs, use ? *use : least, available));
+              what_would_fit(source, needs, least, available));
 }
 
 }  // namespace ponder::app

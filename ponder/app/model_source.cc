@@ -5,6 +5,7 @@
 #include "ponder/app/machine.h"
 #include "ponder/app/memory.h"
 #include "ponder/app/model_files.h"
+#include "ponder/app/paging.h"
 #include "ponder/app/stage.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
@@ -128,9 +129,13 @@ LoadedModel load_model_text(const std::string& name) {
   return out;
 }
 
-LoadedModel load_any_model(const std::string& name, const Machine& machine, const model::ModelOptions& options) {
+LoadedModel load_any_model(const std::string& name, const Machine& machine, const model::ModelOptions& options,
+                           bool allow_paging) {
   LoadedModel out = load_model_text(name);
-  check_memory(*out.source, *machine.backend, options);
+  const int64_t experts = check_memory(*out.source, *machine.backend, options, allow_paging, available_memory_bytes());
+  if (experts < model::kAllExperts)
+    log_info("{}: larger than memory; {}", out.path,
+             paged_speed_text(measure_paged_speed(*out.source, *machine.backend, experts)));
   const model::ModelConfig& config = out.source->config();
   out.model = std::make_unique<model::Model>(config, options);
   if (!options.stored) {
@@ -138,12 +143,20 @@ LoadedModel load_any_model(const std::string& name, const Machine& machine, cons
     return out;
   }
   Progress progress("load");
-  model::load_stored(*out.model, out.source, *machine.backend, [&](int64_t done, int64_t of) {
-    progress.update({done, of, ""});
-  });
+  model::load_stored(
+      *out.model, out.source, *machine.backend,
+      [&](int64_t done, int64_t of) {
+        progress.update({done, of, ""});
+      },
+      experts);
   for (const ops::Param& p : out.model->params().list())
     if (p.stored)
-      for (const kernels::WeightPart& part : p.stored->parts) out.quantised |= block_spec(part.type).elements > 1;
+      for (const kernels::WeightPart& part : p.stored->parts) {
+        if (block_spec(part.type).elements > 1)
+          out.fast_activations = kernels::Activations::q8;
+        else if (part.type == BlockType::bf16 && out.fast_activations == kernels::Activations::f32)
+          out.fast_activations = kernels::Activations::bf16;
+      }
   return out;
 }
 

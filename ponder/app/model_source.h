@@ -32,15 +32,16 @@ struct LoadedModel {
   text::ModelText text;                        // its own tokenizer (null where a task has it), template and marks
   std::unique_ptr<text::ChatTemplate> chat;    // null: a base model, which only continues texts
   const text::Tokenizer* tokenizer = nullptr;  // the task's or its own; null: there is none
-  // Some matrix is of a block type, for which activations in 8 bits are the fast choice.
-  bool quantised = false;
+  // The fast choice for its weights: q8 where a matrix is of a block type, else bf16 where one is BF16, else f32.
+  kernels::Activations fast_activations = kernels::Activations::f32;
 };
 // All but the weights (`model` is null), which takes no time.
 LoadedModel load_model_text(const std::string& name);
 // Weights stay in the type of their file, repacked for the machine (model::load_stored), with a progress bar where that
-// takes long; with `options.stored` false they are expanded to f32 for training.
+// takes long; with `options.stored` false they are expanded to f32 for training. What does not fit into memory is
+// refused before anything is loaded, or, with `allow_paging`, leaves experts in its file and says how fast that will be.
 LoadedModel load_any_model(const std::string& name, const Machine& machine,
-                           const model::ModelOptions& options = {.stored = true});
+                           const model::ModelOptions& options = {.stored = true}, bool allow_paging = false);
 
 // What stands beside the weights in a checkpoint: tokenizer.json, and task.toml where there is a task.
 void write_companions(const Run& run, const std::string& folder);

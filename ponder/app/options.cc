@@ -37,10 +37,15 @@ const OptionSpec kSamplingOptions[] = {
     {"think", "on|off|N", "with thinking, without, or with at most N tokens of it (default: as the template has it)"},
 };
 const OptionSpec kRaw = {"raw", nullptr, "no template: the prompt as it stands"};
+const OptionSpec kPaging = {
+    "allow-paging", nullptr,
+    "a mixture of experts larger than memory runs from its file, slowly: how slowly is said first"};
 const std::vector<OptionSpec> kNumerics = {
-    {"activations", "f32|bf16|q8", "of products with stored weights (score: f32; else q8 for quantised models)"},
+    {"activations", "f32|bf16|q8",
+     "of products with stored weights (score: f32; else q8 for quantised models, bf16 for BF16)"},
     {"mla", "absorbed|expanded|auto", "form of latent attention (score: absorbed; else auto: expanded with few heads)"},
     {"cache-type", "f32", "of keys and values"},
+    kPaging,
 };
 
 std::vector<OptionSpec> with(std::vector<OptionSpec> options, std::initializer_list<std::vector<OptionSpec>> more) {
@@ -103,11 +108,15 @@ const std::vector<CommandSpec> kCommands = {
      "[RECIPE|MODEL]",
      "speed of a model's prompts and decoding, or of a recipe's training, beside the machine's peak",
      {{"seconds", "S", "for each measurement of a recipe (3)"},
-      {"prompts", "N,...", "of a model: lengths of prompts (128,512,2048)"},
-      {"batches", "N,...", "of a model: sequences decoded side by side (1,8,32,64)"},
+      {"prompts", "N,...", "of a model: lengths of prompts (128,512,2048; 0: none)"},
+      {"batches", "N,...", "of a model: sequences decoded side by side (1,8,32,64; 0: none)"},
+      {"depth", "N,...", "of a model: tokens in the context of each sequence that is decoded (64)"},
+      {"picture", "FILE.svg", "of a model: decoding against depth and batch, as charts"},
       {"repetitions", "N", "of a model: runs, of which the median counts (3)"},
-      {"activations", "f32|bf16|q8", "of a model: what products round their input to (q8 with block types)"},
-      {"mla", "absorbed|expanded|auto", "of a model: form of latent attention (auto)"}},
+      {"activations", "f32|bf16|q8",
+       "of a model: what products round their input to (the default: q8 with block types, bf16 with BF16)"},
+      {"mla", "absorbed|expanded|auto", "of a model: form of latent attention (auto)"},
+      kPaging},
      bench_command},
     {"report", "measure", "RUN", "write report.html and report.md of a run", kRunsDir, report_command},
     {"compare",
@@ -118,7 +127,8 @@ const std::vector<CommandSpec> kCommands = {
       {"tokens", "N", "of it at most (8192)"},
       {"context", "N", "pieces of so many tokens (512)"},
       {"activations", "A,B", "f32, bf16 or q8, of each side (f32,f32)"},
-      {"mla", "A,B", "absorbed or expanded, of each side"}},
+      {"mla", "A,B", "absorbed or expanded, of each side"},
+      kPaging},
      compare_command},
     {"fit",
      "measure",
@@ -127,7 +137,8 @@ const std::vector<CommandSpec> kCommands = {
      {{"context", "N", "tokens of a sequence, prompt and answer (4096, or what the model has)"},
       {"sequences", "S", "side by side (1)"},
       {"activations", "f32|bf16|q8", "what products round their input to"},
-      {"mla", "absorbed|expanded|auto", "form of latent attention (auto)"}},
+      {"mla", "absorbed|expanded|auto", "form of latent attention (auto)"},
+      kPaging},
      fit_command},
     {"convert",
      "models",

@@ -198,7 +198,7 @@ int score_command(const Arguments& args) {
   Machine machine(args.threads());
   model::ModelOptions options = model_options(args, true);
   options.mtp = mtp;
-  const LoadedModel loaded = load_any_model(args.positional[0], machine, options);
+  const LoadedModel loaded = load_any_model(args.positional[0], machine, options, args.has("allow-paging"));
   if (mtp && loaded.model->mtp_modules() == 0) throw_error(Exit::data, "{}: the model has no MTP module", loaded.path);
   const kernels::Activations activations = activations_option(args, loaded, true);
   Scorer scorer(*loaded.model, *machine.backend, activations,

@@ -188,14 +188,14 @@ class StageLoop {
     }
     ++run_.counters["skipped"];
     ++run_.counters["skipped_in_row"];
-    log_warn("{} {}: the gradient of {} is not finite; the step was skipped ({:.0f} so far)", recipe_.name, done,
-             outcome.offender, run_.counters["skipped"]);
+    log_warn("{} {}: {} is not finite; the step was skipped ({:.0f} so far)", recipe_.name, done, outcome.offender,
+             run_.counters["skipped"]);
     if (run_.counters["skipped_in_row"] < 3) return;
     std::vector<Metric> row = window_.take(run_.peak_flops);
     put(row, "skipped_steps", run_.counters["skipped"]);
     write_row(done, row);
     throw_error(Exit::failure,
-                "{}: three steps in a row with numbers that are not finite (step {}, first in {}); the last good "
+                "{}: three steps in a row with numbers that are not finite (step {}, {}); the last good "
                 "checkpoint stands in {}. "
                 "Try a lower learning_rate or a longer warm-up",
                 recipe_.name, done, outcome.offender, run_.dir.path());

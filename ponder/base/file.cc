@@ -258,10 +258,12 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
-void MappedFile::will_need(size_t offset, size_t bytes) const {
-  if (!data_ || offset >= size_) return;
-  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE)), begin = offset / page * page;
-  ::madvise(static_cast<char*>(data_) + begin, std::min(size_, offset + bytes) - begin, MADV_WILLNEED);
+void want_pages(const void* begin, size_t bytes) {
+  constexpr uintptr_t kPiece = 128 << 10;  // a call reads no more than the disk's read-ahead, which is this at least
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t end = reinterpret_cast<uintptr_t>(begin) + bytes;
+  for (uintptr_t at = reinterpret_cast<uintptr_t>(begin) / page * page; at < end; at += kPiece)
+    ::madvise(reinterpret_cast<void*>(at), std::min(kPiece, end - at), MADV_WILLNEED);
 }
 
 void forget_pages(const void* begin, size_t bytes) {

@@ -57,8 +57,6 @@ class MappedFile {
   std::string_view text() const { return {static_cast<const char*>(data_), size_}; }
   size_t size() const { return size_; }
   const std::string& path() const { return path_; }
-  // Asks the kernel to read ahead; a hint only.
-  void will_need(size_t offset, size_t bytes) const;
 
  private:
   std::string path_;
@@ -66,6 +64,8 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Asks the system to read a part of a mapped file from the disk, and does not wait for it.
+void want_pages(const void* begin, size_t bytes);
 // Lets the system take back the memory of a part of a mapped file, as if it had not been read yet: whole pages only.
 void forget_pages(const void* begin, size_t bytes);
 

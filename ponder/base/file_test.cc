@@ -69,7 +69,7 @@ TEST(File, MapAndReader) {
   write_file_atomic(path, bytes);
   MappedFile map(path);
   EXPECT_EQ(map.text(), bytes);
-  map.will_need(5000, 100);
+  want_pages(map.bytes().data() + 5000, 100);
   MappedFile other = std::move(map);
   EXPECT_EQ(other.text(), bytes);
   EXPECT_EQ(map.size(), 0u);

@@ -64,7 +64,7 @@ struct Event {
 struct EngineConfig {
   int64_t pages = 0;        // of 64 positions; 0: enough for max_sequences of max_position_embeddings / 4 (at least 64)
   int max_sequences = 512;  // computed at once
-  int max_step_rows = 2048;  // rows of one forward pass; a longer prompt is computed in pieces
+  int max_step_rows = 512;  // rows of one forward pass; a longer prompt is computed in pieces
   bool share_prefixes = true;
   // Full pages of answers are remembered as well as those of prompts (chat: the next turn begins with them). Otherwise an
   // answer's pages are the first to be used again, while they are still in the processor's cache.

@@ -63,7 +63,9 @@ struct Gemm {
 //
 // What activations are rounded to is an explicit choice, the same for every row whatever the batch:
 //   f32   W is expanded exactly (dequantize_row), then rule R1.
-//   bf16  A is rounded to bf16 (nearest even) first.
+//   bf16  A is rounded to bf16 (nearest even) first. Where W is BF16, too, the dot is one of pairs: R1 with blocks of kPairBlock, but of the two
+//         numbers 2 i and 2 i + 1 the odd one is added first, and subnormals count as zero everywhere, as inputs and as
+//         results (after rounding). This is what AVX-512's bf16 instruction computes.
 //   q8    for block types: every row of A is cut into blocks of 32 numbers (types with blocks of 32) or 256 (K types,
 //         IQ4_XS), a = amax / 127, codes q = nearest even of x * (1 / a); all q are 0 where 1 / a is 0 or not finite, so
 //         that zeros stay zeros and a NaN or an infinity makes the row's results NaN. Let a sub-block be the numbers
@@ -75,13 +77,20 @@ struct Gemm {
 //         (F32, F16, BF16, FP8) take f32.
 enum class Activations : uint8_t { f32, bf16, q8 };
 const char* activations_name(Activations a);
+constexpr int kPairBlock = 512;
+inline bool is_pair_product(BlockType weights, Activations a) {
+  return weights == BlockType::bf16 && a == Activations::bf16;
+}
 
-// The packed form of one matrix [n, k] (64-byte aligned), or of `batch` of them `stride` bytes apart.
+// The packed form of one matrix [n, k] (64-byte aligned), or of `batch` of them `stride` bytes apart. Or, where `mapped`
+// is given, the matrices themselves, which a product packs a few rows at a time while it runs: the same bits, for weights
+// that stay in a file larger than memory. A matrix without rows of A (an empty group) is not touched.
 struct WeightPart {
   BlockType type;
   int64_t n;
   const std::byte* packed;
   int64_t stride = 0;
+  const Quantized* mapped = nullptr;  // [batch]
 };
 struct WeightGemm {
   int64_t m, k;  // grouped: m is offsets[batch], or more when asking for weight_gemm_scratch
@@ -401,7 +410,8 @@ class Backend {
   // making it: row i of the packed matrix is row `order[i]` of W (null: as they stand). FP8: scales below 2^120. Packing may run on several threads for different matrices at once.
   virtual size_t packed_weight_bytes(BlockType type, int64_t n, int64_t k) const = 0;
   virtual void pack_weights(const Quantized& w, const int32_t* order, std::byte* packed) const noexcept = 0;
-  // Needs m, k, parts' types, activations, batch, a_stride and whether there are offsets; grows with m.
+  // Needs m, k, parts' types and whether they are mapped, activations, batch, a_stride and whether there are offsets;
+  // grows with m.
   virtual size_t weight_gemm_scratch(const WeightGemm&) const = 0;
   virtual void weight_gemm(const WeightGemm&) const noexcept = 0;
   virtual void embed_stored(const EmbedStored&) const noexcept = 0;

@@ -193,7 +193,7 @@ TEST(WeightTest, RefIsADotOfExpandedWeights) {
   ThreadPool pool(1);
   const auto ref = make_ref_backend(pool);
   for (const BlockType type : types()) {
-    const int64_t k = is_plain(type) ? 300 : 512, n = 5, m = 3;
+    const int64_t k = is_plain(type) ? 700 : 512, n = 5, m = 3;
     const Matrix w(type, n, k, 11);
     const std::vector<float> a = numbers(m * k, 5), bias = numbers(n, 6);
     std::vector<float> rounded = a, expanded(static_cast<size_t>(n * k));
@@ -205,8 +205,19 @@ TEST(WeightTest, RefIsADotOfExpandedWeights) {
       g.activations = activations;
       run(*ref, g, {{{&w.view}}});
       const bool bf16 = activations == Activations::bf16;
-      ref->gemm({Layout::nt, m, n, k, bf16 ? rounded.data() : a.data(), k, expanded.data(), k, want.data(), n, nullptr,
-                 bias.data()});
+      const std::vector<float>& x = bf16 ? rounded : a;
+      ref->gemm({Layout::nt, m, n, k, x.data(), k, expanded.data(), k, want.data(), n, nullptr, bias.data()});
+      if (is_pair_product(type, activations)) {
+        for (int64_t i = 0; i < m * n; ++i) {
+          const float *left = &x[static_cast<size_t>(i / n * k)], *right = &expanded[static_cast<size_t>(i % n * k)];
+          float block[2] = {};
+          for (int64_t j = 0; j < k; j += 2) {
+            float& sum = block[j / 512];
+            sum = std::fma(left[j], right[j], std::fma(left[j + 1], right[j + 1], sum));
+          }
+          want[static_cast<size_t>(i)] = block[0] + block[1] + bias[static_cast<size_t>(i % n)];
+        }
+      }
       if (activations != Activations::q8 || is_plain(type)) {
         EXPECT_EQ(difference(c, want, c.size()), "") << block_spec(type).name << ' ' << activations_name(activations);
         continue;
@@ -278,6 +289,44 @@ TEST(WeightTest, TinyAndZeroActivations) {
       EXPECT_EQ(difference(c, want, c.size()), "") << name << ' ' << size;
     });
   }
+}
+
+// Products of bf16 and their sums around the smallest normal number, which count as zero below it.
+TEST(WeightTest, PairsWithoutSubnormals) {
+  ThreadPool pool(1);
+  const auto ref = make_ref_backend(pool);
+  const int64_t k = 6, n = 40;
+  std::vector<uint16_t> stored(static_cast<size_t>(n * k));
+  const Quantized w{BlockType::bf16, n, k, reinterpret_cast<const std::byte*>(stored.data()), k * 2};
+  Random random(3);
+  int zeros = 0, others = 0;
+  for (int turn = 0; turn < 200; ++turn) {
+    std::vector<float> a(static_cast<size_t>(k)), want(static_cast<size_t>(n)), c(want), bias(want);
+    const auto draw = [&](int lowest, int exponents) {
+      const float x = 1.f + static_cast<float>(random.bits() % 128) / 128.f;
+      return std::ldexp(random.bits() % 2 ? x : -x,
+                        lowest + static_cast<int>(random.bits() % static_cast<uint32_t>(exponents)));
+    };
+    for (float& x : a) x = draw(turn % 4 ? -63 : -128, 3);
+    for (uint16_t& x : stored) x = f32_to_bf16(draw(turn % 4 ? -65 : 0, 3));
+    for (float& x : bias) x = turn % 2 ? draw(-128, 4) : 0.f;
+    WeightGemm g{.m = 1, .k = k, .a = a.data(), .lda = k, .c = want.data(), .ldc = n, .bias = bias.data()};
+    g.activations = Activations::bf16;
+    run(*ref, g, {{{&w}}});
+    for (const float x : want) {
+      EXPECT_TRUE(x == 0 || std::fabs(x) >= 0x1p-126f) << x;
+      ++(x == 0 ? zeros : others);
+    }
+    g.c = c.data();
+    each_backend([&](const Backend& backend, const std::string& name) {
+      run(backend, g, {{{&w}}});
+      EXPECT_EQ(difference(c, want, c.size()), "") << name << " turn " << turn;
+    });
+  }
+  EXPECT_GT(zeros, 500);
+  EXPECT_GT(others, 500);
+  volatile float tiny = 0x1p-126f;
+  EXPECT_GT(tiny / 4, 0.f) << "subnormals have to count again afterwards";
 }
 
 // ---- every instruction set against ref ---------------------------------------------------------------------------------
@@ -477,6 +526,66 @@ TEST(WeightTest, Embedding) {
     };
     check(*make_ref_backend(one));
     each_backend([&](const Backend& backend, const std::string&) { check(backend); });
+  }
+}
+
+// Matrices that stay where they are, at odd addresses as files have them, against packed ones; of parts of different
+// types, grouped and not. What belongs to an empty group is not even there.
+TEST(WeightTest, MappedIsPacked) {
+  constexpr int64_t k = 1280, gate = 75, up = 64;
+  const std::vector<int32_t> offsets = {0, 1, 1, 8, 30, 30, 31, 331};
+  const int64_t groups = static_cast<int64_t>(offsets.size()) - 1, rows = offsets.back(), n = gate + up;
+  const std::vector<float> a = numbers(rows * k, 67), bias = numbers(n, 71);
+  std::vector<BlockType> list = types();
+  for (size_t t = 0; t < list.size(); ++t) {
+    const BlockType kinds[] = {list[t], list[(t + 1) % list.size()]};
+    std::vector<Matrix> matrices;
+    std::vector<std::vector<std::byte>> odd;
+    std::vector<std::vector<Quantized>> views(2);
+    std::vector<Part> parts(2);
+    for (size_t p = 0; p < 2; ++p)
+      for (int64_t i = 0; i < groups; ++i)
+        matrices.emplace_back(kinds[p], p ? up : gate, k, 73 + static_cast<uint32_t>(matrices.size()));
+    for (const Matrix& m : matrices) {
+      const size_t p = odd.size() / static_cast<size_t>(groups), i = odd.size() % static_cast<size_t>(groups);
+      odd.emplace_back(1, std::byte{});
+      odd.back().insert(odd.back().end(), m.data.begin(), m.data.end());
+      parts[p].matrices.push_back(&m.view);
+      views[p].push_back(m.view);
+      views[p].back().data = offsets[i] < offsets[i + 1] ? odd.back().data() + 1 : nullptr;
+    }
+    const auto mapped = [&](const Backend& backend, WeightGemm g) {
+      const WeightPart list[] = {{kinds[0], gate, nullptr, 0, views[0].data()},
+                                 {kinds[1], up, nullptr, 0, views[1].data()}};
+      g.parts = list;
+      AlignedBytes scratch(backend.weight_gemm_scratch(g));
+      g.scratch = scratch.data();
+      backend.weight_gemm(g);
+    };
+    for (const Activations activations : kActivations)
+      for (const int64_t m : {rows, int64_t{1}}) {  // all groups, or one matrix alone
+        std::vector<float> want(static_cast<size_t>(m * n)), c(want.size());
+        WeightGemm g{.m = m, .k = k, .a = a.data(), .lda = k, .c = want.data(), .ldc = n, .bias = bias.data()};
+        g.activations = activations;
+        std::vector<Part> used = parts;
+        if (m == rows)
+          g.batch = groups, g.offsets = offsets.data();
+        else
+          for (Part& p : used) p.matrices.resize(1);
+        const auto check = [&](const Backend& backend, const std::string& name) {
+          g.c = want.data();
+          run(backend, g, used);
+          std::fill(c.begin(), c.end(), 7.f);
+          g.c = c.data();
+          mapped(backend, g);
+          ASSERT_EQ(difference(c, want, c.size()), "")
+              << name << ' ' << block_spec(kinds[0]).name << ' ' << activations_name(activations) << ' ' << m;
+        };
+        each_backend(check);
+        if (m > 1 && t > 0) continue;  // slow
+        ThreadPool one(1);
+        check(*make_ref_backend(one), "ref");
+      }
   }
 }
 

@@ -47,6 +47,7 @@ Moe::Moe(Params& params, const ModelConfig& c, const std::string& prefix, int in
   gate_up_->matrices = {.batch = e, .n = 2 * f, .k = d, .offset = 0, .stride = 2 * f * d};
   down_ = &params.matrix(prefix + "experts.down", std::move(down), e * d, f, output_std(c, visited));
   down_->matrices = {.batch = e, .n = d, .k = f, .offset = 0, .stride = d * f};
+  gate_up_->routed = down_->routed = true;
   gate_up_->visited = down_->visited = double(c.num_experts_per_tok) / double(c.n_routed_experts);
   if (c.n_shared_experts)
     shared_ = std::make_unique<Mlp>(params, c, prefix + "shared_experts.", f * c.n_shared_experts, visited);
@@ -61,6 +62,8 @@ Tensor Moe::forward(ops::Ctx& ctx, const Tensor& x, std::span<const kernels::Spa
     if (observed->balance_weight != 0)
       observed->balance += ops::balance_loss(ctx, r, spans, config_, observed->balance_weight);
   }
+  ops::read_ahead(*gate_up_, r);  // while the shared expert computes
+  ops::read_ahead(*down_, r);
   const Tensor base = shared_ ? shared_->forward(ctx, x) : Tensor{};
   const Tensor sorted = ops::dispatch(ctx, x, r);
   const Tensor h = ops::swiglu(ctx, ops::grouped_linear(ctx, sorted, *gate_up_, r));

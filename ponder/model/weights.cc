@@ -108,6 +108,7 @@ struct Plan {
     size_t index;
     int64_t offset;
   };
+  int64_t room_for_experts;  // bytes that are left
   std::vector<Packing> packings;
   std::vector<Part> parts;
   int64_t bytes = 0;
@@ -121,36 +122,61 @@ void plan_parts(ops::Param& p, const WeightSource& source, const kernels::Backen
   struct Piece {
     const ops::Slice* slice;
     int64_t first, n;
-    BlockType type;
+    Quantized stored;
+    bool in_file;
   };
   std::vector<Piece> pieces;
   for (const ops::Slice& s : p.slices) {
     const StoredTensor t = fetch(source, s);
     const int64_t rows = s.shape[0], matrices = std::max<int64_t>(1, rows / m.n);
     for (int64_t i = 0; i < matrices; ++i)
-      pieces.push_back({&s, i * (rows / matrices), rows / matrices, t.matrix.type});
+      pieces.push_back({&s, i * (rows / matrices), rows / matrices, t.matrix, !t.memory});
   }
   PONDER_CHECK(pieces.size() % static_cast<size_t>(m.batch) == 0, "{}: {} pieces for {} matrices", p.name,
                pieces.size(), m.batch);
   const size_t parts = pieces.size() / static_cast<size_t>(m.batch);
+  const auto piece = [&](size_t part, int64_t matrix) -> const Piece& {
+    return pieces[static_cast<size_t>(matrix) * parts + part];
+  };
+  int64_t bytes = 0;
   for (size_t i = 0; i < parts; ++i) {
-    const Piece& first = pieces[i];
-    const BlockType type = multiplied_type(backend, first.type, m.k);
-    if (type != first.type) plan.rounded.insert(block_spec(first.type).name);
+    const Piece& first = piece(i, 0);
+    const BlockType type = multiplied_type(backend, first.stored.type, m.k);
     const auto stride = static_cast<int64_t>(backend.packed_weight_bytes(type, first.n, m.k));
-    plan.parts.push_back({&p, p.stored->parts.size(), plan.bytes});
     p.stored->parts.push_back({.type = type, .n = first.n, .packed = nullptr, .stride = stride});
-    for (int64_t b = 0; b < m.batch; ++b) {
-      const Piece& piece = pieces[static_cast<size_t>(b) * parts + i];
-      if (multiplied_type(backend, piece.type, m.k) != type)
+    bytes += m.batch * stride;
+    for (int64_t b = 0; b < m.batch; ++b)
+      if (const Piece& other = piece(i, b); multiplied_type(backend, other.stored.type, m.k) != type)
         throw_error(Exit::data, "{}: {} is {}, {} is {}; the experts of a layer must have one type", source.path(),
-                    first.slice->name, block_spec(first.type).name, piece.slice->name, block_spec(piece.type).name);
-      if (piece.first > 0)
+                    first.slice->name, block_spec(first.stored.type).name, other.slice->name,
+                    block_spec(other.stored.type).name);
+  }
+  const bool mapped = p.routed && bytes > plan.room_for_experts;
+  if (mapped) p.stored->mapped.resize(pieces.size());
+  if (p.routed && !mapped) plan.room_for_experts -= bytes;
+  for (size_t i = 0; i < parts; ++i) {
+    kernels::WeightPart& part = p.stored->parts[i];
+    if (mapped) {
+      Quantized* matrices = p.stored->mapped.data() + i * static_cast<size_t>(m.batch);
+      for (int64_t b = 0; b < m.batch; ++b) {
+        matrices[b] = piece(i, b).stored;
+        PONDER_CHECK(matrices[b].type == part.type && piece(i, b).in_file, "{}: it cannot stay in the file",
+                     piece(i, b).slice->name);
+      }
+      part.stride = 0;
+      part.mapped = matrices;
+      continue;
+    }
+    plan.parts.push_back({&p, i, plan.bytes});
+    for (int64_t b = 0; b < m.batch; ++b) {
+      const Piece& one = piece(i, b);
+      if (part.type != one.stored.type) plan.rounded.insert(block_spec(one.stored.type).name);
+      if (one.first > 0)
         ++plan.packings.back().count;
       else
-        plan.packings.push_back({piece.slice, piece.n, 1, type, plan.bytes + b * stride, stride});
+        plan.packings.push_back({one.slice, one.n, 1, part.type, plan.bytes + b * part.stride, part.stride});
     }
-    plan.bytes += m.batch * stride;
+    plan.bytes += m.batch * part.stride;
   }
 }
 
@@ -187,9 +213,9 @@ void load_weights(Model& model, const WeightSource& source) {
 }
 
 void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const kernels::Backend& backend,
-                 const LoadProgress& progress) {
+                 const LoadProgress& progress, int64_t experts) {
   PONDER_CHECK(model.params().stored(), "the model was made with trainable weights");
-  Plan plan;
+  Plan plan{.room_for_experts = experts};
   for (ops::Param& p : model.params().list()) {
     if (p.value.rank == 1) {
       for (const ops::Slice& s : p.slices) fetch(*source, s).read_f32(p.value.f32() + s.offset);

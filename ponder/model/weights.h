@@ -17,10 +17,13 @@ namespace ponder::model {
 void load_weights(Model& model, const WeightSource& source);
 
 // Every parameter of a stored model (ModelOptions::stored): vectors as f32, matrices repacked for `backend` in the type
-// that they have, all threads at work. The model keeps `source`: rows of the embedding are read from its mapping.
+// that they have, all threads at work. The model keeps `source`: rows of the embedding are read from its mapping, and so
+// are routed experts for which there is no room: at most `experts` bytes of them are packed, first layers first. The
+// numbers are the same; but types without a kernel (multiplied_type) cannot stay in the file.
 using LoadProgress = std::function<void(int64_t done, int64_t of)>;
+constexpr int64_t kAllExperts = INT64_MAX;
 void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const kernels::Backend& backend,
-                 const LoadProgress& progress = {});
+                 const LoadProgress& progress = {}, int64_t experts = kAllExperts);
 
 // The type that a matrix of `type` with rows of `k` numbers is multiplied in: its own; Q8_0 where the backend has no
 // kernel for that, or F32 where such rows are no whole blocks.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "ponder/base/file.h"
 #include "ponder/ops/stored.h"
 
 namespace ponder::ops {
@@ -105,6 +106,22 @@ Tensor dispatch(Ctx& ctx, const Tensor& x, const Routing& r) {
       ctx.arena.release(mark);
     });
   return y;
+}
+
+void read_ahead(const Param& w, const Routing& r) {
+  if (!w.stored || w.stored->mapped.empty()) return;
+  // A long prompt wants all experts: asked for too early, they would drive each other out of memory again.
+  constexpr int64_t kMost = int64_t{256} << 20;
+  const std::vector<Quantized>& mapped = w.stored->mapped;
+  const int32_t* offsets = r.offsets.i32();
+  const auto experts = static_cast<size_t>(w.matrices.batch);
+  int64_t asked = 0;
+  for (size_t e = 0; e < experts; ++e)
+    for (size_t i = e; i < mapped.size() && offsets[e] < offsets[e + 1]; i += experts) {
+      const int64_t bytes = mapped[i].rows * mapped[i].row_bytes;
+      if ((asked += bytes) > kMost) return;
+      want_pages(mapped[i].data, static_cast<size_t>(bytes));
+    }
 }
 
 // Rows of expert e times W_e^T.   dx = dy W_e,  dW_e += dy^T x over the rows of e.

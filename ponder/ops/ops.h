@@ -85,6 +85,9 @@ struct Routing {
 Routing route(Ctx& ctx, const Tensor& x_TD, Param& router_ED, const float* bias_E, const RouterConfig& config);
 Tensor dispatch(Ctx& ctx, const Tensor& x_TD, const Routing& r);  // [S, D], sorted by expert
 Tensor grouped_linear(Ctx& ctx, const Tensor& x_SD, Param& w_END, const Routing& r);
+// Asks the disk for the chosen experts that are in the file (StoredWeights::mapped), and does not wait for them; of very
+// many only for the first, which are multiplied with first.
+void read_ahead(const Param& w_END, const Routing& r);
 // y_t = base_t + sum_j gate_tj * x_place(t,j), j in slot order. base may be empty.
 Tensor combine(Ctx& ctx, const Tensor& x_SD, const Routing& r, const Tensor& base_TD);
 

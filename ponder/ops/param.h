@@ -3,6 +3,7 @@
 // A Param is one of two things. Trainable (and of f32 checkpoints): `value` holds the numbers, row after row. Stored:
 // the numbers stay in the type that their file has (BF16, FP8, Q4_K ...), `value` is empty, and all that can be done is
 // to multiply with them, in the backend's packed form, or to look rows up.
+// Experts may stay in the mapped file altogether, to be packed each time they are multiplied with.
 //
 // A Param may hold several released tensors one below the other ([gate; up], [q; k; v], all experts of a layer), because
 // one product is faster than three; every output is a dot product of its own, so fusing changes no bits. Slices say
@@ -32,6 +33,7 @@ struct Slice {
 // The numbers of a stored Param.
 struct StoredWeights {
   std::vector<kernels::WeightPart> parts;  // one below the other in each matrix: released tensors may differ in type
+  std::vector<Quantized> mapped;           // [parts, batch] where they stay in the file; empty: they are packed
   Quantized table;                         // for look-ups: the rows as the file has them
 };
 
@@ -53,6 +55,7 @@ struct Param {
 
   bool looked_up = false;  // rows are read by id (embedding)
   bool multiplied = true;  // products read it (false: an embedding with a head of its own)
+  bool routed = false;     // one matrix an expert, of which a token passes through those that the router chose
   // Share of the numbers that a generated token passes through: experts K / E; look-ups and MTP modules 0.
   double visited = 1;
   std::unique_ptr<StoredWeights> stored;

@@ -325,7 +325,7 @@ void Grpo::learn(int64_t step, GrpoReport& report) {
     loss += policy_loss<float>(arrays[p].batch(out.logp), options, totals, dlogp, dentropy, metrics);
     trainer_.pass().backward(dlogp, dentropy);
   }
-  const train::UpdateReport update = trainer_.update(step);
+  const train::UpdateReport update = trainer_.update(step, loss);
   report.skipped = update.skipped;
   report.offender = update.offender;
   report.train_s = seconds_since(begun);

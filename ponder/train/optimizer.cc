@@ -38,7 +38,7 @@ AdamW::AdamW(std::vector<Slot> slots, const AdamWConfig& config, const kernels::
   scratch_.resize(static_cast<size_t>((largest + kSumChunk - 1) / kSumChunk));
 }
 
-AdamW::Report AdamW::step(double learning_rate) {
+AdamW::Report AdamW::step(double learning_rate, bool usable) {
   Report report;
   double squares = 0;
   for (const Slot& s : slots_) {
@@ -48,7 +48,7 @@ AdamW::Report AdamW::step(double learning_rate) {
     squares += sum;
   }
   report.grad_norm = std::sqrt(squares);
-  if (!std::isfinite(report.grad_norm)) {
+  if (!usable || !std::isfinite(report.grad_norm)) {
     report.applied = false;
     return report;
   }

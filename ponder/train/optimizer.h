@@ -46,12 +46,13 @@ class AdamW {
   AdamW(std::vector<Slot> slots, const AdamWConfig& config, const kernels::Backend& backend);
 
   struct Report {
-    bool applied = true;       // false: the norm is not finite, nothing was changed
+    bool applied = true;       // false: nothing was changed
     double grad_norm = 0;      // over all slots, before clipping
     double grad_scale = 1;     // min(1, max_grad_norm / (grad_norm + 1e-6))
     std::string first_broken;  // the first slot whose gradient is not finite
   };
-  Report step(double learning_rate);
+  // Changes nothing if the norm is not finite, or if something else is not (`usable` false: the loss).
+  Report step(double learning_rate, bool usable = true);
 
   int64_t steps() const { return steps_; }  // applied ones
   int64_t bytes() const { return static_cast<int64_t>(moments_.bytes()); }

@@ -133,6 +133,10 @@ TEST(AdamW, ABrokenGradientIsNamedAndSkipped) {
       EXPECT_EQ(adam.steps(), 1);
     }
     m.draw(1);
+    const auto report = adam.step(1e-2, false);
+    EXPECT_FALSE(report.applied);
+    EXPECT_EQ(report.first_broken, "");
+    EXPECT_EQ(m.value, before);
     EXPECT_TRUE(adam.step(1e-2).applied);
   }
 }

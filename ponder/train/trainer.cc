@@ -34,14 +34,16 @@ void Trainer::begin() {
   pass_.reset_expert_counts();
 }
 
-UpdateReport Trainer::update(int64_t step) {
+UpdateReport Trainer::update(int64_t step, double loss) {
   UpdateReport r;
   r.learning_rate = schedule_.rate(step);
-  const AdamW::Report report = optimizer_.step(r.learning_rate);
+  const AdamW::Report report = optimizer_.step(r.learning_rate, std::isfinite(loss));
   r.grad_norm = report.grad_norm;
   r.skipped = !report.applied;
-  r.offender = report.first_broken;
-  if (r.skipped) return r;
+  if (r.skipped) {
+    r.offender = report.first_broken.empty() ? "the loss" : "the gradient of " + report.first_broken;
+    return r;
+  }
   if (config_.router_bias_update_speed > 0)
     model_.update_router_bias(pass_.expert_counts(), static_cast<float>(config_.router_bias_update_speed));
   model_.params().bump_version();
@@ -103,7 +105,7 @@ StepReport Trainer::step(std::span<const Example> examples, int64_t step, bool l
   }
   r.loss /= static_cast<double>(r.predictions);
   r.balance /= static_cast<double>(examples.size());
-  static_cast<UpdateReport&>(r) = update(step);
+  static_cast<UpdateReport&>(r) = update(step, r.loss + config_.mtp_loss_weight * r.mtp_loss + r.balance);
   expert_load(&r.max_violation, &r.dead_experts);
   return r;
 }

@@ -44,7 +44,7 @@ struct UpdateReport {
   double learning_rate = 0;
   double grad_norm = 0;  // before clipping
   bool skipped = false;  // something was not finite: weights, moments and biases are as before
-  std::string offender;  // the first parameter whose gradient was not finite
+  std::string offender;  // what was not: the loss, or the gradient of the first such parameter
 };
 
 struct StepReport : UpdateReport {
@@ -65,10 +65,11 @@ class Trainer {
   // One step of pre-training or SFT on these examples: forward, backward, update.
   StepReport step(std::span<const Example> examples, int64_t step, bool last_token = false);
 
-  // The pieces, for losses of another kind (rl/step.h): begin, any number of passes, update.
+  // The pieces, for losses of another kind (rl/step.h): begin, any number of passes, update (skipped if the loss or a
+  // gradient is not finite).
   void begin();
   Pass& pass() { return pass_; }
-  UpdateReport update(int64_t step);
+  UpdateReport update(int64_t step, double loss);
 
   model::Model& model() { return model_; }
   AdamW& optimizer() { return optimizer_; }

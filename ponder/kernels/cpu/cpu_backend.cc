@@ -56,7 +56,7 @@ void CpuBackend::pack_weights(const Quantized& w, const int32_t* order, std::byt
   cpu::pack_weights(w, order, packed);
 }
 
-size_t CpuBackend::weight_gemm_scratch(const WeightGemm& a) const { return cpu::weight_gemm_scratch(a); }
+size_t CpuBackend::weight_gemm_scratch(const WeightGemm& a) const { return cpu::weight_gemm_scratch(a, pool_); }
 
 void CpuBackend::weight_gemm(const WeightGemm& a) const noexcept { cpu::weight_gemm(a, pool_, isa_); }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "ponder/base/file.h"
+#include "ponder/kernels/cpu/flush_subnormals.h"
 #include "ponder/kernels/cpu/weight_format.h"
 #include "ponder/kernels/cpu/weight_micro.h"
 #include "ponder/kernels/cpu/weight_pack.h"
@@ -14,13 +16,14 @@ namespace {
 // A task's part of C, and kIntegerDepth of its rows, stay in the L2 cache.
 constexpr int64_t kTaskRows = 256, kTaskColumns = 256;
 constexpr int64_t kIntegerDepth = 1024;    // a panel so deep stays in the L1 cache while rows pass over it,
-constexpr int64_t kPlainBytes = 32 << 10;  // and so much of a panel of plain numbers
-constexpr int64_t kExpandedDepth = 256;    // or of expanded ones (multiples of kDotBlock)
+constexpr int64_t kExpandedDepth = 256;    // so much of an expanded one, too (a multiple of kDotBlock),
+constexpr int64_t kPlainBytes = 64 << 10;  // and so much of a panel of plain numbers in the L2 cache
 constexpr int64_t kAhead = 8192;           // bytes; where a panel is read once, the distance to what is fetched
 // What work takes on one thread, about: a product below kInline is not worth waking anyone, a task below kSmallest not
 // worth claiming.
 constexpr int64_t kInlineNs = 3000, kSmallestNs = 1000;
 constexpr int64_t kBytesPerNs = 16, kProductsPerNs = 128, kFloatsPerNs = 4;
+constexpr int64_t kPackingNs = 1;  // for a byte of what is mapped
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -28,11 +31,13 @@ bool integers(const WeightGemm& g, BlockType type) { return g.activations == Act
 
 // Activations as products read them. Row r of matrix i is row i * m + r (all matrices share one A where a_stride is 0);
 // grouped, the row of A.
+int64_t pair_words(int64_t k) { return (k + 1) / 2; }
 struct Prepared {
   int64_t rows = 0, matrix_rows = 0;
   QuantizedRow narrow{}, wide{};  // k is 0 where no part wants it
   std::byte *narrow_rows = nullptr, *wide_rows = nullptr;
-  float* rounded = nullptr;  // [rows, k], bf16 only
+  float* rounded = nullptr;   // [rows, k] in bf16, where a part wants it
+  uint16_t* pairs = nullptr;  // [rows, pair_words(k)][2], where a pair product wants it
   size_t bytes = 0;
 };
 Prepared prepared(const WeightGemm& g) {
@@ -53,7 +58,13 @@ Prepared prepared(const WeightGemm& g) {
   };
   if (p.narrow.k) p.narrow_rows = take(p.rows * p.narrow.bytes());
   if (p.wide.k) p.wide_rows = take(p.rows * p.wide.bytes());
-  if (g.activations == Activations::bf16) p.rounded = reinterpret_cast<float*>(take(ceil_div(p.rows * g.k, 16) * 64));
+  if (g.activations == Activations::bf16) {
+    const auto pair = [&](const WeightPart& part) { return is_pair_product(part.type, g.activations); };
+    if (std::any_of(g.parts.begin(), g.parts.end(), pair))
+      p.pairs = reinterpret_cast<uint16_t*>(take(ceil_div(p.rows * pair_words(g.k), 16) * 64));
+    if (!std::all_of(g.parts.begin(), g.parts.end(), pair))
+      p.rounded = reinterpret_cast<float*>(take(ceil_div(p.rows * g.k, 16) * 64));
+  }
   return p;
 }
 
@@ -63,6 +74,7 @@ void prepare(const WeightGemm& g, const Prepared& p, const WeightKernels& kernel
     if (p.narrow.k) kernels.quantize(x, p.narrow, p.narrow_rows + r * p.narrow.bytes());
     if (p.wide.k) kernels.quantize(x, p.wide, p.wide_rows + r * p.wide.bytes());
     if (p.rounded) kernels.round_bf16(x, g.k, p.rounded + r * g.k);
+    if (p.pairs) kernels.pair_bf16(x, g.k, p.pairs + r * pair_words(g.k) * 2);
   }
 }
 
@@ -70,9 +82,10 @@ void prepare(const WeightGemm& g, const Prepared& p, const WeightKernels& kernel
 struct Task {
   const WeightPart* part;
   const std::byte* packed;
-  const float* a;    // row 0 of the matrix, as floats
-  int64_t lda, row;  // and among the prepared rows
-  float* c;          // row 0, the part's column 0
+  const Quantized* mapped;  // in place of `packed`
+  const float* a;           // row 0 of the matrix, as floats
+  int64_t lda, row;         // and among the prepared rows
+  float* c;                 // row 0, the part's column 0
   const float* bias;
   int64_t m0, m1, n0, n1;
 };
@@ -137,12 +150,17 @@ void integer_task(const WeightGemm& g, const Prepared& p, const Task& t, const W
       [&](const IntegerStrip& s) { kernels.integer_strip(type, s); });
 }
 
-void float_task(const WeightGemm& g, const Task& t, const WeightKernels& kernels) {
+void float_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels) {
   const BlockType type = t.part->type;
+  const bool pairs = is_pair_product(type, g.activations);
+  const FlushSubnormals flush(pairs);
   // FP8 costs so much to widen that few rows are enough to do it once.
   const int rows = kernels.plain_rows;
   const bool once = t.m1 - t.m0 <= rows, expand = !is_plain(type) || (type == BlockType::fp8 && !once);
-  const int64_t depth = expand ? kExpandedDepth : once ? g.k : kPlainBytes / depth_bytes(type, kDotBlock) * kDotBlock;
+  const int64_t block = pairs ? kPairBlock : kDotBlock;
+  const int64_t depth = expand ? kExpandedDepth
+                        : once ? g.k
+                               : std::max(block, kPlainBytes / depth_bytes(type, block) * block);
   const float* scales = nullptr;
   over_panels<PlainStrip>(
       g, t, rows, depth,
@@ -155,22 +173,53 @@ void float_task(const WeightGemm& g, const Task& t, const WeightKernels& kernels
         return packed + depth_bytes(type, k0);
       },
       [&](PlainStrip& s, int64_t k0, int64_t k1, int64_t row) {
-        s.a = t.a + row * t.lda + k0;
-        s.lda = t.lda;
+        if (pairs) {
+          s.lda = pair_words(g.k);
+          s.a = p.pairs + ((t.row + row) * s.lda + k0 / 2) * 2;
+        } else {
+          s.a = t.a + row * t.lda + k0;
+          s.lda = t.lda;
+        }
         s.k = k1 - k0;
         s.scales = scales;
       },
-      [&](const PlainStrip& s) { kernels.plain_strip(expand ? BlockType::f32 : type, s); });
+      [&](const PlainStrip& s) {
+        pairs ? kernels.pair_strip(s) : kernels.plain_strip(expand ? BlockType::f32 : type, s);
+      });
 }
 
-void run_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels) {
-  integers(g, t.part->type) ? integer_task(g, p, t, kernels) : float_task(g, t, kernels);
+// `panel`: where this thread packs what is mapped, a panel for all rows of the task at a time.
+void run_task(const WeightGemm& g, const Prepared& p, const Task& t, const WeightKernels& kernels, std::byte* panel) {
+  if (!t.mapped) return integers(g, t.part->type) ? integer_task(g, p, t, kernels) : float_task(g, p, t, kernels);
+  // All at once: what nobody has asked the disk for yet would come a few pages at a time.
+  want_pages(t.mapped->row(t.n0), static_cast<size_t>((t.n1 - t.n0) * t.mapped->row_bytes));
+  for (int64_t j = t.n0; j < t.n1; j += kPanel) {
+    Task one = t;
+    one.n0 = 0;
+    one.n1 = std::min<int64_t>(kPanel, t.n1 - j);
+    pack_weights(t.mapped->row_range(j, one.n1), nullptr, panel);
+    one.packed = panel;
+    one.mapped = nullptr;
+    one.c += j;
+    if (one.bias) one.bias += j;
+    run_task(g, p, one, kernels, nullptr);
+  }
+}
+
+// Of the largest panel that is packed while a product runs; 0: none is.
+size_t mapped_panel_bytes(const WeightGemm& g) {
+  size_t bytes = 0;
+  for (const WeightPart& part : g.parts)
+    if (part.mapped) bytes = std::max(bytes, packed_weight_bytes(part.type, kPanel, g.k));
+  return bytes;
 }
 
 // What m rows times n columns of a part take, in ns of one thread.
 int64_t duration(const WeightGemm& g, const WeightPart& part, int64_t m, int64_t n) {
   const int64_t bytes = panel_bytes(part.type, g.k) / kPanel * n;
-  return std::max(bytes / kBytesPerNs, m * n * g.k / (integers(g, part.type) ? kProductsPerNs : kProductsPerNs / 2));
+  const int64_t packing = part.mapped ? bytes * kPackingNs : 0;
+  return packing +
+         std::max(bytes / kBytesPerNs, m * n * g.k / (integers(g, part.type) ? kProductsPerNs : kProductsPerNs / 2));
 }
 
 // f(part, rows, task of the whole part) for every part of every matrix.
@@ -188,6 +237,7 @@ void each_part(const WeightGemm& g, const Prepared& p, F&& f) {
     for (const WeightPart& part : g.parts) {
       t.part = &part;
       t.packed = part.packed + i * part.stride;
+      t.mapped = part.mapped ? part.mapped + i : nullptr;
       t.n1 = part.n;
       if (m > 0 && part.n > 0) f(t);
       t.c += part.n;
@@ -215,7 +265,9 @@ void add_tasks(const WeightGemm& g, const Task& whole, int64_t target, std::vect
 
 }  // namespace
 
-size_t weight_gemm_scratch(const WeightGemm& g) { return prepared(g).bytes; }
+size_t weight_gemm_scratch(const WeightGemm& g, const ThreadPool& pool) {
+  return prepared(g).bytes + static_cast<size_t>(pool.size()) * mapped_panel_bytes(g);
+}
 
 void weight_gemm(const WeightGemm& g, ThreadPool& pool, Isa isa) noexcept {
   const WeightKernels& kernels = weight_kernels(isa);
@@ -236,11 +288,14 @@ void weight_gemm(const WeightGemm& g, ThreadPool& pool, Isa isa) noexcept {
   thread_local std::vector<Task> tasks;
   tasks.clear();
   each_part(g, p, [&](const Task& t) { add_tasks(g, t, target, tasks); });
+  std::byte* const panels = g.scratch + p.bytes;
+  const size_t panel = mapped_panel_bytes(g);
   if (alone) {
-    for (const Task& t : tasks) run_task(g, p, t, kernels);
+    for (const Task& t : tasks) run_task(g, p, t, kernels, panels);
   } else {
-    pool.run(static_cast<int64_t>(tasks.size()),
-             [&, list = tasks.data()](int64_t i, int) { run_task(g, p, list[i], kernels); });
+    pool.run(static_cast<int64_t>(tasks.size()), [&, list = tasks.data()](int64_t i, int thread) {
+      run_task(g, p, list[i], kernels, panels + static_cast<size_t>(thread) * panel);
+    });
   }
 }
 

@@ -3,6 +3,7 @@
 //   whole numbers   q8 with block types: tiles straight from the packed codes, for any number of rows
 //   floats          F32, F16, BF16 and FP8 are widened in registers; blocks (and FP8 for many rows) are expanded to f32
 //                   in the L1 cache, a part of a panel at a time
+// Weights that stay in their file are packed by the thread that needs them, panel by panel.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +14,7 @@
 
 namespace ponder::kernels::cpu {
 
-size_t weight_gemm_scratch(const WeightGemm& g);
+size_t weight_gemm_scratch(const WeightGemm& g, const ThreadPool& pool);
 void weight_gemm(const WeightGemm& g, ThreadPool& pool, Isa isa) noexcept;
 
 }  // namespace ponder::kernels::cpu

@@ -1,7 +1,8 @@
 // How packed weights lie in memory, the same for all instruction sets.
 //
 // A packed matrix is a row of panels of kPanel = 32 outputs, so that SIMD lanes run over outputs. A panel of
-//  - F32, F16, BF16, FP8: is [k][32] numbers; FP8 is followed by f32 scales [ceil(k / 128)][32], times 2^8 (kernels
+//  - BF16: is [ceil(k / 2)][32] pairs of neighbours along k; the half beyond an odd k is zero.
+//  - F32, F16, FP8: is [k][32] numbers; FP8 is followed by f32 scales [ceil(k / 128)][32], times 2^8 (kernels
 //    read codes as 2^-8 of what they are), which is exact for scales below 2^120; the
 //    scale of numbers with a NaN among them is NaN, and so is any sum with one of them.
 //  - quantised blocks: is the blocks along k, each with what 32 rows have at that place:

@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "ponder/base/error.h"
@@ -16,7 +17,7 @@
 #include "ponder/kernels/cpu/ends-inl.h"
 
 #if HWY_TARGET == HWY_AVX3
-HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")  // weight_kernels() asks the CPU
+HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni,avx512bf16")  // weight_kernels() asks the CPU
 #else
 HWY_BEFORE_NAMESPACE();
 #endif
@@ -300,9 +301,17 @@ constexpr int kBytes = type == BlockType::f32   ? 4
                        : type == BlockType::fp8 ? 1
                                                 : 2;
 
+// Neighbours along k that a row of a panel holds.
+template <BlockType type>
+constexpr int kNumbers = type == BlockType::bf16 ? 2 : 1;
+
+// The two halves of a pair of bf16 as floats.
+HWY_INLINE VF even_half(hn::Vec<DU> pair) { return hn::BitCast(DF(), hn::ShiftLeft<16>(pair)); }
+HWY_INLINE VF odd_half(hn::Vec<DU> pair) { return hn::BitCast(DF(), hn::And(pair, hn::Set(DU(), 0xFFFF0000u))); }
+
 // Numbers of one row of a panel; FP8 times 2^-8, which is in its packed scales.
 template <BlockType type, int vecs>
-HWY_INLINE void load_row(const std::byte* p, VF (&w)[vecs]) {
+HWY_INLINE void load_row(const std::byte* p, VF (&w)[kNumbers<type>][vecs]) {
   const DF d;
   if constexpr (type == BlockType::fp8) {
     // The fields of FP8 moved into those of f16, whose exponents are 8 higher; subnormals are f16's then. (Where the one
@@ -315,36 +324,84 @@ HWY_INLINE void load_row(const std::byte* p, VF (&w)[vecs]) {
       const auto x = hn::PromoteTo(d16, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(p) + v * kWidth));
       const auto y = hn::Or(hn::And(hn::ShiftLeft<8>(x), hn::Set(d16, 0x8000)),
                             hn::And(hn::ShiftLeft<7>(x), hn::Set(d16, 0x3F80)));
-      w[v] = hn::PromoteTo(d, hn::BitCast(dh, hn::LowerHalf(half, y)));
-      w[v + 1] = hn::PromoteTo(d, hn::BitCast(dh, hn::UpperHalf(half, y)));
+      w[0][v] = hn::PromoteTo(d, hn::BitCast(dh, hn::LowerHalf(half, y)));
+      w[0][v + 1] = hn::PromoteTo(d, hn::BitCast(dh, hn::UpperHalf(half, y)));
     }
   } else {
-    PONDER_UNROLL for (int v = 0; v < vecs; ++v, p += kWidth * kBytes<type>) {
+    PONDER_UNROLL for (int v = 0; v < vecs; ++v, p += kWidth * kBytes<type> * kNumbers<type>) {
       if constexpr (type == BlockType::f32) {
-        w[v] = hn::LoadU(d, reinterpret_cast<const float*>(p));
+        w[0][v] = hn::LoadU(d, reinterpret_cast<const float*>(p));
       } else if constexpr (type == BlockType::f16) {
-        w[v] = load_f16(reinterpret_cast<const uint8_t*>(p));
+        w[0][v] = load_f16(reinterpret_cast<const uint8_t*>(p));
       } else {
-        const hn::Rebind<uint16_t, DF> d16;
-        w[v] = hn::BitCast(
-            d, hn::ShiftLeft<16>(hn::PromoteTo(DU(), hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)))));
+        const auto pair = hn::LoadU(DU(), reinterpret_cast<const uint32_t*>(p));
+        w[0][v] = even_half(pair);
+        w[1][v] = odd_half(pair);
       }
     }
   }
 }
 
-template <BlockType type, int rows, int vecs>
+// Activations as floats, or as pairs of bf16, multiplied by the CPU's instruction for them or by two fma.
+enum class Products { floats, pairs, instruction };
+
+// sum += a row of the panel times the same numbers of every row of A, at a_rows[i / 3][i % 3 * lda]; `both`: not only
+// the first of two neighbours.
+template <BlockType type, Products products, int rows, int vecs, class Word>
+HWY_INLINE void multiply_row(const std::byte* w, const VF (&scale)[vecs], const Word* const (&a_rows)[(rows + 2) / 3],
+                             int64_t lda, bool both, VF (&sum)[rows][vecs]) {
+  const DF d;
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (products == Products::instruction) {
+    const auto bf16 = [](auto x) { return reinterpret_cast<__m512bh>(x); };
+    __m512bh wv[vecs];
+    PONDER_UNROLL for (int v = 0; v < vecs; ++v) wv[v] = bf16(_mm512_loadu_si512(w + v * kWidth * 4));
+    PONDER_UNROLL for (int i = 0; i < rows; ++i) {
+      const __m512bh av = bf16(_mm512_set1_epi32(static_cast<int>(a_rows[i / 3][i % 3 * lda])));
+      PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[i][v] = VF{_mm512_dpbf16_ps(sum[i][v].raw, av, wv[v])};
+    }
+    return;
+  }
+#endif
+  VF wv[kNumbers<type>][vecs];
+  load_row<type>(w, wv);
+  if constexpr (type == BlockType::fp8)
+    PONDER_UNROLL for (int v = 0; v < vecs; ++v) wv[0][v] = hn::Mul(wv[0][v], scale[v]);
+  if constexpr (products == Products::floats) {
+    PONDER_UNROLL for (int n = 0; n < kNumbers<type>; ++n) {
+      if (n == 1 && !both) return;
+      PONDER_UNROLL for (int i = 0; i < rows; ++i) {
+        const VF av = hn::Set(d, a_rows[i / 3][i % 3 * lda + n]);
+        PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[i][v] = hn::MulAdd(av, wv[n][v], sum[i][v]);
+      }
+    }
+  } else {
+    PONDER_UNROLL for (int i = 0; i < rows; ++i) {
+      const auto pair = hn::Set(DU(), a_rows[i / 3][i % 3 * lda]);
+      const VF odd = odd_half(pair), even = even_half(pair);
+      PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[i][v] =
+          hn::MulAdd(even, wv[0][v], hn::MulAdd(odd, wv[1][v], sum[i][v]));
+    }
+  }
+}
+
+template <BlockType type, Products products, int rows, int vecs>
 HWY_NOINLINE void plain_tile(const PlainStrip& s) {
-  constexpr int kRowBytes = kPanel * kBytes<type>;
+  using Word = std::conditional_t<products == Products::floats, float, uint32_t>;
+  constexpr int kRowBytes = kPanel * kBytes<type> * kNumbers<type>;
+  constexpr int64_t kBlock = products == Products::floats ? kDotBlock : kPairBlock;
+  constexpr int kWords = products == Products::floats ? kNumbers<type> : 1;
   const DF d;
   for (int lane = 0; lane < kPanel && lane < s.n; lane += vecs * kWidth) {
-    const std::byte *w = s.w + lane * kBytes<type>, *ahead = s.ahead;
+    const std::byte *w = s.w + lane * kBytes<type> * kNumbers<type>, *ahead = s.ahead;
     const float* scales = type == BlockType::fp8 ? s.scales + lane : nullptr;
     float* c = s.c + lane;
     const int64_t columns = s.n - lane;
-    const float* a_rows[(rows + 2) / 3];  // three rows share a pointer: x86 adds 0, 1 or 2 strides for nothing
-    PONDER_UNROLL for (int i = 0; i < rows; i += 3) a_rows[i / 3] = s.a + i * s.lda;
+    const Word* a_rows[(rows + 2) / 3];  // three rows share a pointer: x86 adds 0, 1 or 2 strides for nothing
+    PONDER_UNROLL for (int i = 0; i < rows; i += 3) a_rows[i / 3] = static_cast<const Word*>(s.a) + i * s.lda;
     const int64_t lda = s.lda, step = s.ahead_step;
+    const float* c_fetch = c;  // the tile of C is asked for, a row at each step, long before it is written
+    int c_left = rows;
     HWY_ALIGN float total[rows * vecs * kWidth];  // the sum of the blocks so far
     if (s.add) {
       PONDER_EACH hn::Store(load_first(d, c + i * s.ldc + v * kWidth, columns - v * kWidth), d,
@@ -352,24 +409,21 @@ HWY_NOINLINE void plain_tile(const PlainStrip& s) {
     } else {
       PONDER_EACH hn::Store(hn::Zero(d), d, total + (i * vecs + v) * kWidth);
     }
-    for (int64_t begin = 0; begin < s.k; begin += kDotBlock) {
+    for (int64_t begin = 0; begin < s.k; begin += kBlock) {
       VF sum[rows][vecs], scale[vecs];
       PONDER_EACH sum[i][v] = hn::Zero(d);
       if constexpr (type == BlockType::fp8)
         PONDER_UNROLL for (int v = 0; v < vecs; ++v) scale[v] =
             hn::LoadU(d, scales + begin / kScaleBlock * kPanel + v * kWidth);
-      for (int64_t left = s.k - begin < kDotBlock ? s.k - begin : kDotBlock; left > 0; --left, w += kRowBytes) {
-        __builtin_prefetch(ahead);
-        ahead += step;
-        VF wv[vecs];
-        load_row<type>(w, wv);
-        if constexpr (type == BlockType::fp8)
-          PONDER_UNROLL for (int v = 0; v < vecs; ++v) wv[v] = hn::Mul(wv[v], scale[v]);
-        PONDER_UNROLL for (int i = 0; i < rows; ++i) {
-          const VF av = hn::Set(d, a_rows[i / 3][i % 3 * lda]);
-          PONDER_UNROLL for (int v = 0; v < vecs; ++v) sum[i][v] = hn::MulAdd(av, wv[v], sum[i][v]);
+      int64_t left = s.k - begin < kBlock ? s.k - begin : kBlock;
+      for (; left > 0; left -= kNumbers<type>, w += kRowBytes) {
+        PONDER_UNROLL for (int n = 0; n < kNumbers<type>; ++n, ahead += step) __builtin_prefetch(ahead);
+        if (c_left-- > 0) {
+          PONDER_UNROLL for (int v = 0; v < vecs * kWidth; v += 16) __builtin_prefetch(c_fetch + v, 1);
+          c_fetch += s.ldc;
         }
-        PONDER_UNROLL for (const float*& row : a_rows)++ row;
+        multiply_row<type, products>(w, scale, a_rows, lda, left >= kNumbers<type>, sum);
+        PONDER_UNROLL for (const Word*& row : a_rows) row += kWords;
       }
       PONDER_EACH {
         float* t = total + (i * vecs + v) * kWidth;
@@ -384,11 +438,11 @@ HWY_NOINLINE void plain_tile(const PlainStrip& s) {
   }
 }
 
-template <BlockType type>
+template <BlockType type, Products products = Products::floats>
 void plain_rows(const PlainStrip& s) {
   static constexpr auto kTiles = []<int... i>(std::integer_sequence<int, i...>) {
     return std::array<void (*)(const PlainStrip&), kPlainRows>{
-        plain_tile<type, i + 1, (i + 1 <= kPlainFewRows ? kPanelVecs : kVecs)>...};
+        plain_tile<type, products, i + 1, (i + 1 <= kPlainFewRows ? kPanelVecs : kVecs)>...};
   }
   (std::make_integer_sequence<int, kPlainRows>());
   kTiles[static_cast<size_t>(s.rows - 1)](s);
@@ -445,14 +499,15 @@ template <BlockType type>
 void expand_numbers(const std::byte* panel, int64_t k, int64_t begin, int64_t end, float* out) {
   const DF d;
   const float* scales = reinterpret_cast<const float*>(panel + k * kPanel);  // FP8
-  for (int64_t x = begin; x < end; ++x, out += kPanel) {
-    VF y[kPanelVecs];
+  for (int64_t x = begin; x < end; x += kNumbers<type>) {
+    VF y[kNumbers<type>][kPanelVecs];
     load_row<type>(panel + x * kPanel * kBytes<type>, y);
-    PONDER_UNROLL for (int v = 0; v < kPanelVecs; ++v) {
-      if constexpr (type == BlockType::fp8)
-        y[v] = hn::Mul(y[v], hn::LoadU(d, scales + x / kScaleBlock * kPanel + v * kWidth));
-      hn::StoreU(y[v], d, out + v * kWidth);
-    }
+    for (int64_t n = 0; n < kNumbers<type> && x + n < end; ++n, out += kPanel)
+      PONDER_UNROLL for (int v = 0; v < kPanelVecs; ++v) {
+        if constexpr (type == BlockType::fp8)
+          y[n][v] = hn::Mul(y[n][v], hn::LoadU(d, scales + x / kScaleBlock * kPanel + v * kWidth));
+        hn::StoreU(y[n][v], d, out + v * kWidth);
+      }
   }
 }
 
@@ -506,23 +561,46 @@ void quantize(const float* x, const QuantizedRow& layout, std::byte* row) {
   }
 }
 
+// The bf16 nearest to x, in the upper halves; the lower ones are anything.
+HWY_INLINE hn::Vec<DU> nearest_bf16(VF x) {
+  const DU d;
+  const auto u = hn::BitCast(d, x), odd = hn::And(hn::ShiftRight<16>(u), hn::Set(d, 1u));
+  const auto rounded = hn::Add(u, hn::Add(odd, hn::Set(d, 0x7FFFu))), nan = hn::Or(u, hn::Set(d, 0x400000u));
+  return hn::IfThenElse(hn::RebindMask(d, hn::IsNaN(x)), nan, rounded);
+}
 void round_bf16(const float* x, int64_t k, float* y) {
-  const hn::ScalableTag<float> d;
-  const DU du;
+  const DF d;
   int64_t i = 0;
-  for (; i + kWidth <= k; i += kWidth) {
-    const auto v = hn::LoadU(d, x + i);
-    const auto u = hn::BitCast(du, v);
-    const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
-    const auto rounded = hn::Add(u, hn::Add(odd, hn::Set(du, 0x7FFFu)));
-    const auto nan = hn::Or(u, hn::Set(du, 0x400000u));
-    const auto bits = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), nan, rounded);
-    hn::StoreU(hn::BitCast(d, hn::And(bits, hn::Set(du, 0xFFFF0000u))), d, y + i);
-  }
+  for (; i + kWidth <= k; i += kWidth) hn::StoreU(odd_half(nearest_bf16(hn::LoadU(d, x + i))), d, y + i);
   for (; i < k; ++i) y[i] = bf16_to_f32(f32_to_bf16(x[i]));
 }
+void pair_bf16(const float* x, int64_t k, uint16_t* y) {
+  const hn::Rebind<uint16_t, DF> d16;
+  int64_t i = 0;
+  for (; i + kWidth <= k; i += kWidth)
+    hn::StoreU(hn::TruncateTo(d16, hn::ShiftRight<16>(nearest_bf16(hn::LoadU(DF(), x + i)))), d16, y + i);
+  for (; i < k; ++i) y[i] = f32_to_bf16(x[i]);
+  if (k % 2) y[k] = 0;
+}
 
-constexpr WeightKernels kWeightKernels{kRows, kPlainRows, integer_strip, plain_strip, expand, quantize, round_bf16};
+template <Products products>
+constexpr WeightKernels kWeightKernels{
+    .integer_rows = kRows,
+    .plain_rows = kPlainRows,
+    .integer_strip = integer_strip,
+    .plain_strip = plain_strip,
+    .pair_strip = plain_rows<BlockType::bf16, products>,
+    .expand = expand,
+    .quantize = quantize,
+    .round_bf16 = round_bf16,
+    .pair_bf16 = pair_bf16,
+};
+const WeightKernels& kernels() {
+#if HWY_TARGET == HWY_AVX3
+  if (__builtin_cpu_supports("avx512bf16")) return kWeightKernels<Products::instruction>;
+#endif
+  return kWeightKernels<Products::pairs>;
+}
 
 }  // namespace ponder::kernels::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -534,18 +612,18 @@ const WeightKernels& weight_kernels(Isa isa) {
   switch (isa) {
 #if HWY_TARGETS & HWY_AVX3
     case Isa::avx512:  // the first CPUs with AVX-512 have no dot products of bytes; AVX2's serve them well
-      return __builtin_cpu_supports("avx512vnni") ? N_AVX3::kWeightKernels : N_AVX2::kWeightKernels;
+      return __builtin_cpu_supports("avx512vnni") ? N_AVX3::kernels() : N_AVX2::kernels();
 #endif
 #if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return N_AVX2::kWeightKernels;
+    case Isa::avx2: return N_AVX2::kernels();
 #endif
 #if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return N_NEON::kWeightKernels;
+    case Isa::neon: return N_NEON::kernels();
 #endif
     default: break;
   }
   PONDER_CHECK(false, "products with stored weights were not built for {}", isa_name(isa));
-  return HWY_STATIC_DISPATCH(kWeightKernels);
+  return HWY_STATIC_DISPATCH(kernels)();
 }
 
 }  // namespace ponder::kernels::cpu

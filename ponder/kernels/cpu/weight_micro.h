@@ -44,8 +44,9 @@ struct IntegerStrip : PanelStrip {  // at most integer_rows
 };
 struct PlainStrip : PanelStrip {  // at most plain_rows; numbers as they are
   static constexpr int64_t kAheadNumbers = 1;
-  const float* a;
-  int64_t lda, k;
+  const void* a;  // f32 numbers, or pairs of bf16 along k
+  int64_t lda;    // in words of 4 bytes
+  int64_t k;
   const float* scales;  // FP8: [ceil(k / 128)][32]
 };
 
@@ -53,10 +54,12 @@ struct WeightKernels {
   int integer_rows, plain_rows;  // the heights of full tiles
   void (*integer_strip)(BlockType, const IntegerStrip&);
   void (*plain_strip)(BlockType, const PlainStrip&);
+  void (*pair_strip)(const PlainStrip&);  // BF16 with pairs; subnormals have to be flushed (FlushSubnormals)
   // Numbers begin .. end - 1 along k of a panel, exactly, as [end - begin][32]; both are multiples of 32, or end is k.
   void (*expand)(BlockType, const std::byte* panel, int64_t k, int64_t begin, int64_t end, float* out);
   void (*quantize)(const float* x, const QuantizedRow&, std::byte* row);
   void (*round_bf16)(const float* x, int64_t k, float* y);
+  void (*pair_bf16)(const float* x, int64_t k, uint16_t* y);  // y [k rounded up to an even number]
 };
 const WeightKernels& weight_kernels(Isa isa);
 

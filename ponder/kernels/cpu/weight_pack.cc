@@ -32,6 +32,19 @@ void pack_numbers(const Rows& rows, int64_t k, std::byte* out) {
     }
 }
 
+void pack_pairs(const Rows& rows, int64_t k, std::byte* out) {
+  constexpr int64_t kStep = 32;
+  for (int64_t begin = 0; begin < k; begin += kStep)
+    for (int j = 0; j < kPanel; ++j) {
+      const std::byte* from = rows[static_cast<size_t>(j)];
+      for (int64_t i = begin; i < std::min(k, begin + kStep); i += 2) {
+        uint32_t pair = 0;
+        if (from) std::memcpy(&pair, from + i * 2, i + 1 < k ? 4 : 2);
+        std::memcpy(out + (i / 2 * kPanel + j) * 4, &pair, 4);
+      }
+    }
+}
+
 // What is stored for a code: itself plus the offset, or its place in the table.
 template <Format f>
 constexpr std::array<uint8_t, 256> places() {
@@ -101,7 +114,7 @@ void pack_blocks(BlockType type, const Rows& rows, int64_t k, std::byte* out) {
 }  // namespace
 
 int64_t depth_bytes(BlockType type, int64_t k) {
-  int64_t bytes = k * block_spec(type).bytes * kPanel;
+  int64_t bytes = (type == BlockType::bf16 ? (k + 1) / 2 * 2 : k) * block_spec(type).bytes * kPanel;
   with_format(type, [&](auto f) { bytes = k / f.value.block * f.value.panel_block(); });
   return bytes;
 }
@@ -135,8 +148,8 @@ void pack_weights(const Quantized& w, const int32_t* order, std::byte* packed) n
     }
     switch (w.type) {
       case BlockType::f32: pack_numbers<uint32_t>(rows, k, packed); break;
-      case BlockType::f16:
-      case BlockType::bf16: pack_numbers<uint16_t>(rows, k, packed); break;
+      case BlockType::f16: pack_numbers<uint16_t>(rows, k, packed); break;
+      case BlockType::bf16: pack_pairs(rows, k, packed); break;
       case BlockType::fp8: pack_numbers<uint8_t>(rows, k, packed); break;
       default: with_format(w.type, [&](auto f) { pack_blocks<f.value>(w.type, rows, k, packed); });
     }

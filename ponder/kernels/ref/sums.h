@@ -20,6 +20,37 @@ float dot(int64_t k, float start, A&& a, B&& b) {
   return start;
 }
 
+// Additions and fma where subnormals count as zero, as inputs and as results. A result is subnormal if it still is when
+// rounded to 24 bits; that of an addition is exact there.
+inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.f, x) : x; }
+inline float flushed_add(float a, float b) { return flushed(flushed(a) + flushed(b)); }
+inline float flushed_fma(float a, float b, float c) {
+  a = flushed(a);
+  b = flushed(b);
+  c = flushed(c);
+  const float y = std::fma(a, b, c);
+  if (std::fabs(y) > 0x1p-126f) return y;
+  const bool first = std::fabs(a) < std::fabs(b);  // the smaller factor can be scaled
+  const float scaled = std::fma(first ? a * 0x1p90f : a, first ? b : b * 0x1p90f, c * 0x1p90f);
+  return std::fabs(scaled) < 0x1p-36f ? std::copysign(0.f, scaled) : y;
+}
+
+// The dot of pairs of bf16 numbers: R1, the odd number of a pair first, subnormals zero.
+template <class A, class B>
+float pair_dot(int64_t k, A&& a, B&& b) {
+  float y = 0.f;
+  for (int64_t k0 = 0; k0 < k; k0 += kPairBlock) {
+    const int64_t k1 = k0 + kPairBlock < k ? k0 + kPairBlock : k;
+    float s = 0.f;
+    for (int64_t i = k0; i < k1; i += 2) {
+      if (i + 1 < k1) s = flushed_fma(a(i + 1), b(i + 1), s);
+      s = flushed_fma(a(i), b(i), s);
+    }
+    y = flushed_add(y, s);
+  }
+  return y;
+}
+
 // R2: kLanes interleaved sums, folded in halves.
 template <class T>
 struct LaneSums {

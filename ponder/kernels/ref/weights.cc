@@ -18,6 +18,14 @@ int64_t packed_row_bytes(BlockType type, int64_t k) {
   return code_bytes(type, k) + (type == BlockType::fp8 ? (k + kScaleBlock - 1) / kScaleBlock * 4 : 0);
 }
 
+// Of the largest packed row among parts that are mapped; 0: none is.
+int64_t mapped_row_bytes(const WeightGemm& g) {
+  int64_t bytes = 0;
+  for (const WeightPart& part : g.parts)
+    if (part.mapped) bytes = std::max(bytes, packed_row_bytes(part.type, g.k));
+  return bytes;
+}
+
 // A row of a packed matrix as f32.
 void expand_row(BlockType type, const std::byte* packed, int64_t k, float* out) {
   dequantize(type, packed, k, out);
@@ -51,26 +59,41 @@ float integer_dot(BlockType type, const std::byte* packed, int64_t k, const int8
   return y;
 }
 
-// One product with one part: C[m, n] at c.
-void product(const WeightGemm& g, const WeightPart& part, int64_t m, const float* a, const std::byte* packed, float* c,
+// Row `r` of W in its packed form.
+void pack_row(const Quantized& w, int64_t r, std::byte* packed) {
+  std::memcpy(packed, w.row(r), static_cast<size_t>(block_row_bytes(w.type, w.cols)));
+  if (w.type == BlockType::fp8)
+    std::memcpy(packed + code_bytes(w.type, w.cols), w.scales + (w.first_row + r) / kScaleBlock * w.scales_ld,
+                static_cast<size_t>((w.cols + kScaleBlock - 1) / kScaleBlock) * sizeof(float));
+}
+
+// One product with matrix `index` of one part: C[m, n] at c.
+void product(const WeightGemm& g, const WeightPart& part, int64_t index, int64_t m, const float* a, float* c,
              const float* bias) {
   const bool integers = g.activations == Activations::q8 && !is_plain(part.type);
   float* row = reinterpret_cast<float*>(g.scratch);
-  int8_t* codes = reinterpret_cast<int8_t*>(row + g.k);
+  std::byte* const fresh = reinterpret_cast<std::byte*>(row + g.k);  // a mapped row, packed
+  int8_t* codes = reinterpret_cast<int8_t*>(fresh + mapped_row_bytes(g));
   for (int64_t i = 0; i < m; ++i) {
     const float* x = a + i * g.lda;
     if (integers) quantize_row(x, g.k, sub_blocks(part.type).elements, codes, row);
     for (int64_t j = 0; j < part.n; ++j) {
-      const std::byte* w = packed + j * packed_row_bytes(part.type, g.k);
+      const std::byte* w = part.packed + index * part.stride + j * packed_row_bytes(part.type, g.k);
+      if (part.mapped) pack_row(part.mapped[index], j, fresh), w = fresh;
       float y;
       if (integers) {
         y = integer_dot(part.type, w, g.k, codes, row);
       } else {
         expand_row(part.type, w, g.k, row);
         const bool round = g.activations == Activations::bf16;
-        y = dot(
-            g.k, 0.f, [&](int64_t p) { return round ? bf16_to_f32(f32_to_bf16(x[p])) : x[p]; },
-            [&](int64_t p) { return row[p]; });
+        const auto from_a = [&](int64_t p) { return round ? bf16_to_f32(f32_to_bf16(x[p])) : x[p]; };
+        const auto from_w = [&](int64_t p) { return row[p]; };
+        if (is_pair_product(part.type, g.activations)) {
+          y = pair_dot(g.k, from_a, from_w);
+          c[i * g.ldc + j] = bias ? flushed_add(y, bias[j]) : y;
+          continue;
+        }
+        y = dot(g.k, 0.f, from_a, from_w);
       }
       c[i * g.ldc + j] = bias ? y + bias[j] : y;
     }
@@ -94,18 +117,13 @@ size_t RefBackend::packed_weight_bytes(BlockType type, int64_t n, int64_t k) con
 }
 
 void RefBackend::pack_weights(const Quantized& w, const int32_t* order, std::byte* packed) const noexcept {
-  for (int64_t i = 0; i < w.rows; ++i, packed += packed_row_bytes(w.type, w.cols)) {
-    const int64_t r = order ? order[i] : i;
-    std::memcpy(packed, w.row(r), static_cast<size_t>(block_row_bytes(w.type, w.cols)));
-    if (w.type == BlockType::fp8)
-      std::memcpy(packed + code_bytes(w.type, w.cols), w.scales + (w.first_row + r) / kScaleBlock * w.scales_ld,
-                  static_cast<size_t>((w.cols + kScaleBlock - 1) / kScaleBlock) * sizeof(float));
-  }
+  for (int64_t i = 0; i < w.rows; ++i, packed += packed_row_bytes(w.type, w.cols))
+    pack_row(w, order ? order[i] : i, packed);
 }
 
-// A row of weights, or the scales and codes of a row of activations.
+// A row of weights, or the scales and codes of a row of activations; and a packed row.
 size_t RefBackend::weight_gemm_scratch(const WeightGemm& g) const {
-  return static_cast<size_t>(g.k) * (sizeof(float) + 1);
+  return static_cast<size_t>(g.k) * (sizeof(float) + 1) + static_cast<size_t>(mapped_row_bytes(g));
 }
 
 void RefBackend::weight_gemm(const WeightGemm& g) const noexcept {
@@ -115,7 +133,7 @@ void RefBackend::weight_gemm(const WeightGemm& g) const noexcept {
     float* c = g.c + (g.offsets ? row * g.ldc : i * g.c_stride);
     const float* bias = g.bias;
     for (const WeightPart& part : g.parts) {
-      product(g, part, g.offsets ? g.offsets[i + 1] - row : g.m, a, part.packed + i * part.stride, c, bias);
+      product(g, part, i, g.offsets ? g.offsets[i + 1] - row : g.m, a, c, bias);
       c += part.n;
       if (bias) bias += part.n;
     }
