@@ -10,9 +10,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   const size_t cut = text.find("\n\x01\n");
   RenderOptions options;
-  options.max_steps = 20'000;
-  options.max_output_bytes = 1 << 16;
-  options.max_string_bytes = 1 << 16;
+  options.max_steps = 3'000;
+  options.max_output_bytes = 1 << 13;
+  options.max_string_bytes = 1 << 13;
   options.now = std::tm{.tm_mday = 1, .tm_year = 125};
   try {
     const Value variables = cut == text.npos ? Value::dict({}) : Value::from_json(text.substr(cut + 3), "variables");

@@ -38,9 +38,11 @@ void write(ponder::JsonWriter& json, const ponder::Json& value) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   if (!ponder::is_utf8(ponder::utf8_repaired(text))) std::abort();
+  const ponder::JsonLimits limits = {.max_bytes = size_t{1} << 20, .max_depth = 64, .max_values = 100000};
   ponder::Json value;
   try {
-    value = ponder::parse_json(text, "input", 1, {.max_bytes = size_t{1} << 20, .max_depth = 64, .max_values = 100000});
+    value = ponder::parse_json(text, "input", 1, limits);
+    ponder::check_json(text, "input", limits);
   } catch (const ponder::Error& e) {
     if (e.code() != ponder::Exit::data || !ponder::is_utf8(e.what())) std::abort();
     return 0;

@@ -89,10 +89,11 @@ JsonWriter& JsonWriter::raw(std::string_view json) {
 
 namespace {
 
-// Builds the value and counts; the parser below it keeps its own stack on the heap, so depth costs no call stack.
+// Counts, and builds the value if there is one to build; the parser below it keeps its own stack on the heap, so depth
+// costs no call stack.
 class BoundedBuilder : public nlohmann::json_sax<Json> {
  public:
-  BoundedBuilder(Json& root, const JsonLimits& limits) : root_(root), limits_(limits) {}
+  BoundedBuilder(Json* root, const JsonLimits& limits) : root_(root), limits_(limits) {}
 
   bool null() override { return add(nullptr); }
   bool boolean(bool value) override { return add(value); }
@@ -107,6 +108,7 @@ class BoundedBuilder : public nlohmann::json_sax<Json> {
   bool end_object() override { return open_.pop_back(), true; }
   bool end_array() override { return open_.pop_back(), true; }
   bool key(string_t& name) override {
+    if (!root_) return true;
     const auto [at, fresh] = open_.back()->get_ref<Json::object_t&>().try_emplace(name, nullptr);
     if (!fresh) return fail(fmt::format("the key \"{}\" stands twice in one object", name.substr(0, 100)));
     member_ = &at->second;
@@ -128,7 +130,8 @@ class BoundedBuilder : public nlohmann::json_sax<Json> {
   template <class T>
   Json* place(T&& value) {
     if (++values_ > limits_.max_values) return fail(fmt::format("more than {} values", limits_.max_values)), nullptr;
-    if (open_.empty()) return root_ = std::forward<T>(value), &root_;
+    if (!root_) return &nothing_;
+    if (open_.empty()) return *root_ = std::forward<T>(value), root_;
     Json& parent = *open_.back();
     if (parent.is_object()) return *member_ = std::forward<T>(value), member_;
     return &parent.get_ref<Json::array_t&>().emplace_back(std::forward<T>(value));
@@ -149,7 +152,8 @@ class BoundedBuilder : public nlohmann::json_sax<Json> {
     return false;
   }
 
-  Json& root_;
+  Json* root_;
+  Json nothing_;
   const JsonLimits& limits_;
   std::vector<Json*> open_;
   Json* member_ = nullptr;
@@ -177,11 +181,7 @@ struct TrackedIterator {
   bool operator!=(const TrackedIterator& other) const { return at != other.at; }
 };
 
-bool blank(std::string_view line) { return line.find_first_not_of(" \t\r") == line.npos; }
-
-}  // namespace
-
-Json parse_json(std::string_view text, const std::string& path, int line, const JsonLimits& limits) {
+void read(std::string_view text, const std::string& path, int line, const JsonLimits& limits, Json* root) {
   if (text.size() > limits.max_bytes)
     throw_error(Exit::data, "{}:{}: {} bytes of JSON, more than the {} allowed here", path, line, text.size(),
                 limits.max_bytes);
@@ -189,7 +189,6 @@ Json parse_json(std::string_view text, const std::string& path, int line, const 
   if (const size_t nul = text.find('\0'); nul != text.npos)
     throw_error(Exit::data, "{}:{}: byte {}: a NUL byte", path,
                 line + std::count(text.begin(), text.begin() + nul, '\n'), nul);
-  Json root;
   BoundedBuilder builder(root, limits);
   const char* const begin = text.data();
   const char* const end = begin + text.size();
@@ -197,7 +196,20 @@ Json parse_json(std::string_view text, const std::string& path, int line, const 
   if (!Json::sax_parse(TrackedIterator{begin, &reached}, TrackedIterator{end, &reached}, &builder))
     throw_error(Exit::data, "{}:{}: byte {}: {}", path, line + std::count(begin, reached, '\n'), reached - begin,
                 builder.problem());
+}
+
+bool blank(std::string_view line) { return line.find_first_not_of(" \t\r") == line.npos; }
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& path, int line, const JsonLimits& limits) {
+  Json root;
+  read(text, path, line, limits, &root);
   return root;
+}
+
+void check_json(std::string_view text, const std::string& path, const JsonLimits& limits) {
+  read(text, path, 1, limits, nullptr);
 }
 
 Json read_json(const std::string& path, const JsonLimits& limits) {

@@ -88,6 +88,22 @@ TEST(Json, ErrorsSayWhere) {
   EXPECT_NE(error_of(std::string_view("1\0", 2)), "no error");
 }
 
+TEST(Json, CheckingSaysTheSame) {
+  const auto error = [](auto&& read) {
+    try {
+      read();
+      return std::string();
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+  };
+  for (const char* text : {"", "{", "[1,\n2,\n]", "[1]x", "\"\xff\"", "{\"a\":[1,{}]}", "[[[[[]]]]]", "[1,2,3,4]"}) {
+    const JsonLimits limits = {.max_depth = 4, .max_values = 4};
+    EXPECT_EQ(error([&] { check_json(text, "f.json", limits); }),
+              error([&] { parse_json(text, "f.json", 1, limits); }));
+  }
+}
+
 TEST(Json, Lines) {
   TempFolder folder;
   write_file_atomic(folder.file("a.jsonl"), "{\"a\":1}\n\n  \n{\"a\":2}\r\n{\"a\":3}");

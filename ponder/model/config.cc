@@ -1,14 +1,11 @@
 #include "ponder/model/config.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
-#include "ponder/base/error.h"
+#include "ponder/base/json_value.h"
 #include "ponder/tensor/quantized.h"
 
 namespace ponder::model {
-
-using nlohmann::json;
 
 int ModelConfig::moe_layers() const {
   int n = 0;
@@ -27,26 +24,38 @@ void validate(const ModelConfig& c) {
   const auto need = [](bool ok, const char* what) {
     if (!ok) throw_error(Exit::data, "model config: {}", what);
   };
+  // Far beyond any model, and small enough that no product of two widths leaves 31 bits.
+  constexpr int kMaxWidth = 1 << 20;
+  const auto width = [](int n) { return n > 0 && n <= kMaxWidth; };
   need(c.vocab_size > 0 && c.vocab_size < (1 << 24), "vocab_size must be in 1 .. 16777215");
-  need(c.hidden_size > 0 && c.hidden_size <= (1 << 20), "hidden_size must be positive");
-  need(c.intermediate_size > 0, "intermediate_size must be positive");
+  need(width(c.hidden_size), "hidden_size must be in 1 .. 2^20");
+  need(width(c.intermediate_size), "intermediate_size must be in 1 .. 2^20");
   need(c.num_hidden_layers > 0 && c.num_hidden_layers <= 10000, "num_hidden_layers must be in 1 .. 10000");
-  need(c.num_attention_heads > 0, "num_attention_heads must be positive");
+  need(width(c.num_attention_heads), "num_attention_heads must be in 1 .. 2^20");
   need(c.num_nextn_predict_layers >= 0 && c.num_nextn_predict_layers <= 8,
        "num_nextn_predict_layers must be in 0 .. 8");
+  for (const double x : {c.rms_norm_eps, c.rope_theta, c.rope_factor, c.beta_fast, c.beta_slow, c.mscale,
+                         c.mscale_all_dim, c.low_freq_factor, c.high_freq_factor, c.routed_scaling_factor})
+    need(std::isfinite(x), "a number is not finite");
+  need(c.rms_norm_eps >= 0, "rms_norm_eps must not be negative");
   need(c.rope_theta > 0, "rope_theta must be positive");
   need(c.rope_scaling == "none" || c.original_max_position_embeddings > 0,
        "rope_scaling needs original_max_position_embeddings");
   need(c.rope_scaling == "none" || c.rope_factor > 0, "rope_scaling needs a positive factor");
+  const auto all_heads = [&](int dim) { return width(dim) && int64_t{dim} * c.num_attention_heads <= kMaxWidth; };
   if (c.mla()) {
-    need(c.qk_nope_head_dim > 0 && c.v_head_dim > 0, "MLA needs qk_nope_head_dim and v_head_dim");
-    need(c.qk_rope_head_dim > 0 && c.qk_rope_head_dim % 2 == 0, "MLA needs an even qk_rope_head_dim");
-    need(c.q_lora_rank >= 0, "q_lora_rank must not be negative");
+    need(width(c.qk_nope_head_dim) && width(c.v_head_dim), "MLA needs qk_nope_head_dim and v_head_dim");
+    need(width(c.qk_rope_head_dim) && c.qk_rope_head_dim % 2 == 0, "MLA needs an even qk_rope_head_dim");
+    need(all_heads(c.qk_nope_head_dim + c.qk_rope_head_dim) && all_heads(c.qk_nope_head_dim + c.v_head_dim),
+         "num_attention_heads heads of qk_nope_head_dim and qk_rope_head_dim or v_head_dim are wider than 2^20");
+    need(width(c.kv_lora_rank) && c.q_lora_rank >= 0 && c.q_lora_rank <= kMaxWidth,
+         "kv_lora_rank and q_lora_rank must be at most 2^20");
   } else {
     need(c.num_key_value_heads > 0 && c.num_attention_heads % c.num_key_value_heads == 0,
          "num_attention_heads must be a multiple of num_key_value_heads");
     need(c.head_dim > 0 || c.hidden_size % c.num_attention_heads == 0,
          "hidden_size must be a multiple of num_attention_heads, or head_dim given");
+    need(all_heads(c.head_width()), "num_attention_heads heads of head_dim are wider than 2^20");
     need(c.partial_rotary_factor > 0 && c.partial_rotary_factor <= 1, "partial_rotary_factor must be in (0, 1]");
     need(int(c.head_width() * c.partial_rotary_factor) % 2 == 0, "the rotated part of a head must be even");
   }
@@ -54,8 +63,10 @@ void validate(const ModelConfig& c) {
     need(c.n_routed_experts <= 1024, "n_routed_experts must be at most 1024");
     need(c.num_experts_per_tok > 0 && c.num_experts_per_tok <= c.n_routed_experts,
          "num_experts_per_tok must be in 1 .. n_routed_experts");
-    need(c.moe_intermediate_size > 0, "moe_intermediate_size must be positive");
-    need(c.n_shared_experts >= 0, "n_shared_experts must not be negative");
+    need(width(c.moe_intermediate_size), "moe_intermediate_size must be in 1 .. 2^20");
+    need(c.n_shared_experts >= 0 && int64_t{c.n_shared_experts} * c.moe_intermediate_size <= kMaxWidth,
+         "n_shared_experts experts of moe_intermediate_size are wider than 2^20");
+    need(c.first_k_dense_replace >= 0, "first_k_dense_replace must not be negative");
     need(c.n_group > 0 && c.n_routed_experts % c.n_group == 0, "n_routed_experts must be a multiple of n_group");
     need(c.topk_group > 0 && c.topk_group <= c.n_group, "topk_group must be in 1 .. n_group");
     need(c.topk_group * (c.n_routed_experts / c.n_group) >= c.num_experts_per_tok,
@@ -70,7 +81,7 @@ namespace {
 // Reads fields of one JSON object with errors that name file and field.
 class Reader {
  public:
-  Reader(const json& object, const std::string& place) : object_(object), place_(place) {}
+  Reader(const Json& object, const std::string& place) : object_(object), place_(place) {}
 
   template <class T>
   void operator()(const char* key, T& to) const {
@@ -87,7 +98,8 @@ class Reader {
       if (!it->is_number()) fail(key, "a number");
       to = it->get<double>();
     } else {
-      if (!it->is_string()) fail(key, "a string");
+      if (!it->is_string() || it->template get_ref<const std::string&>().size() > 80)
+        fail(key, "a string of at most 80 bytes");
       to = it->get<std::string>();
     }
   }
@@ -96,21 +108,21 @@ class Reader {
   }
 
  private:
-  const json& object_;
+  const Json& object_;
   const std::string& place_;
 };
 
 }  // namespace
 
 ModelConfig parse_config_json(const std::string& text, const std::string& place) {
-  if (text.size() > (size_t{16} << 20))
-    throw_error(Exit::data, "{}: {} bytes is too large for a config.json", place, text.size());
-  const json root = json::parse(text, nullptr, false);
-  if (root.is_discarded() || !root.is_object()) throw_error(Exit::data, "{}: not a JSON object", place);
+  const Json root =
+      parse_json(text, place, 1, {.max_bytes = size_t{1} << 20, .max_depth = 32, .max_values = size_t{1} << 16});
+  if (!root.is_object()) throw_error(Exit::data, "{}: not a JSON object", place);
   const Reader read(root, place);
   ModelConfig c;
   c.model_type.clear();
   read("model_type", c.model_type);
+  if (c.model_type.empty()) read.fail("model_type", "given: it names the architecture");
   const bool deepseek = c.model_type == "deepseek_v3" || c.model_type == "deepseek_v2";
   if (!deepseek && c.model_type != "llama" && c.model_type != "qwen2" && c.model_type != "qwen3")
     throw_error(Exit::data,
@@ -125,7 +137,7 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
     std::string method;
     quantization("quant_method", method);
     const auto block = it->find("weight_block_size");
-    if (method != "fp8" || block == it->end() || *block != json({kScaleBlock, kScaleBlock}))
+    if (method != "fp8" || block == it->end() || *block != Json({kScaleBlock, kScaleBlock}))
       throw_error(Exit::data,
                   "{}: quantization_config \"{}\" is not supported (supported: fp8 with weight_block_size [128, 128]; "
                   "GGUF files of block types)",
@@ -187,7 +199,7 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
     read("head_dim", c.head_dim);
     read("partial_rotary_factor", c.partial_rotary_factor);
     c.attention_bias = c.model_type == "qwen2";
-    if (c.model_type == "llama") read("attention_bias", c.attention_bias);
+    if (c.model_type != "qwen2") read("attention_bias", c.attention_bias);
     c.qk_norm = c.model_type == "qwen3";
     read("qk_norm", c.qk_norm);
     bool mlp_bias = false, sliding = false;
@@ -196,7 +208,8 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
     if (mlp_bias) throw_error(Exit::data, "{}: mlp_bias is not supported", place);
     if (sliding) throw_error(Exit::data, "{}: use_sliding_window is not supported", place);
   }
-  if (const auto it = root.find("rope_scaling"); it != root.end() && it->is_object()) {
+  if (const auto it = root.find("rope_scaling"); it != root.end() && !it->is_null()) {
+    if (!it->is_object()) read.fail("rope_scaling", "an object");
     const Reader scaling(*it, place);
     std::string type;
     scaling("type", type);
@@ -224,7 +237,7 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
 }
 
 std::string config_json(const ModelConfig& c, bool fp8) {
-  json j;
+  Json j;
   const bool deepseek = c.mla();
   j["model_type"] = c.model_type;
   j["architectures"] = {c.model_type == "deepseek_v3"   ? "DeepseekV3ForCausalLM"
@@ -248,7 +261,7 @@ std::string config_json(const ModelConfig& c, bool fp8) {
   j["init_output_scale"] = c.init_output_scale;
   if (deepseek) {
     j["attention_bias"] = false;
-    j["q_lora_rank"] = c.q_lora_rank ? json(c.q_lora_rank) : json();
+    j["q_lora_rank"] = c.q_lora_rank ? Json(c.q_lora_rank) : Json();
     j["kv_lora_rank"] = c.kv_lora_rank;
     j["qk_nope_head_dim"] = c.qk_nope_head_dim;
     j["qk_rope_head_dim"] = c.qk_rope_head_dim;
@@ -275,7 +288,7 @@ std::string config_json(const ModelConfig& c, bool fp8) {
   if (c.rope_scaling == "none") {
     j["rope_scaling"] = nullptr;
   } else {
-    json& s = j["rope_scaling"];
+    Json& s = j["rope_scaling"];
     s["rope_type"] = s["type"] = c.rope_scaling;
     s["factor"] = c.rope_factor;
     s["original_max_position_embeddings"] = c.original_max_position_embeddings;

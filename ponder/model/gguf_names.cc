@@ -134,27 +134,27 @@ namespace {
 // GGUF holds what llama3 scaling makes of the frequencies, not its four numbers. Released models have low and high
 // factors 1 and 4 and an original context that is a power of two: with one of these the divisors come out the same.
 void recover_llama3(ModelConfig& c, const GgufFile& file, const GgufTensor& divisors) {
+  const auto wrong = [&] {
+    throw_error(Exit::data, "{}: rope_freqs.weight is not the scaling of Llama 3.1 (supported: that, yarn, none)",
+                file.path());
+  };
   std::vector<float> wanted(static_cast<size_t>(divisors.cols()));
+  if (wanted.empty() || wanted.size() != rope_frequencies(c).size()) wrong();
   const Quantized m = divisors.matrix();
   dequantize_row(m, 0, wanted.data());
+  c.rope_factor = *std::max_element(wanted.begin(), wanted.end());
+  if (c.rope_factor == 1) return;
   c.rope_scaling = "llama3";
   c.low_freq_factor = 1;
   c.high_freq_factor = 4;
-  c.rope_factor = wanted.empty() ? 1 : *std::max_element(wanted.begin(), wanted.end());
-  if (c.rope_factor == 1) {
-    c.rope_scaling = "none";
-    return;
-  }
-  for (int original = 32; original <= (1 << 24); original *= 2) {
+  for (int original = 32; c.rope_factor > 1 && original <= (1 << 24); original *= 2) {
     c.original_max_position_embeddings = original;
     const std::vector<float> made = gguf_rope_divisors(c);
-    if (made.size() == wanted.size() && std::equal(made.begin(), made.end(), wanted.begin(), [](float a, float b) {
-          return std::abs(a - b) <= 1e-4f * std::abs(b);
-        }))
+    if (std::equal(made.begin(), made.end(), wanted.begin(),
+                   [](float a, float b) { return std::abs(a - b) <= 1e-4f * std::abs(b); }))
       return;
   }
-  throw_error(Exit::data, "{}: rope_freqs.weight is not the scaling of Llama 3.1 (supported: that, yarn, none)",
-              file.path());
+  wrong();
 }
 
 }  // namespace
@@ -195,11 +195,12 @@ ModelConfig config_from_gguf(const GgufFile& file) {
                   v);
     if (c.head_dim > 0)
       c.partial_rotary_factor = whole("rope.dimension_count", c.head_dim) / static_cast<double>(c.head_dim);
-    c.attention_bias = file.find("blk.0.attn_q.bias") != nullptr;
+    c.attention_bias = arch == "qwen2" || file.find("blk.0.attn_q.bias") != nullptr;
     c.qk_norm = file.find("blk.0.attn_q_norm.weight") != nullptr;
   } else {
     c.q_lora_rank = whole("attention.q_lora_rank", 0);
     c.kv_lora_rank = whole("attention.kv_lora_rank");
+    if (c.kv_lora_rank == 0) throw_error(Exit::data, "{}: {} is 0", file.path(), key("attention.kv_lora_rank"));
     c.qk_rope_head_dim = whole("rope.dimension_count");
     const bool split = file.has(key("attention.key_length_mla"));
     c.qk_nope_head_dim = whole(split ? "attention.key_length_mla" : "attention.key_length") - c.qk_rope_head_dim;
@@ -244,14 +245,14 @@ ModelConfig config_from_gguf(const GgufFile& file) {
           std::round(file.number(key("rope.scaling.yarn_log_multiplier"), 0.0) * 10 * 1e6) / 1e6;
   } else if (scaling != "none" && factor != 1) {
     throw_error(Exit::data, "{}: rope scaling \"{}\" is not supported (supported: yarn, llama3)", file.path(), scaling);
-  } else if (const GgufTensor* divisors = file.find("rope_freqs.weight")) {
-    recover_llama3(c, file, *divisors);
   }
   try {
     validate(c);
   } catch (const Error& e) {
     throw_error(Exit::data, "{}: {}", file.path(), e.what());
   }
+  const GgufTensor* divisors = file.find("rope_freqs.weight");
+  if (divisors && c.rope_scaling == "none") recover_llama3(c, file, *divisors);
   return c;
 }
 

@@ -64,7 +64,8 @@ void check_names(const Model& model, const WeightSource& source) {
   for (const std::string& name : source.names()) {
     if (known.count(name) || name.ends_with("rotary_emb.inv_freq")) continue;
     if (name.ends_with("kv_b_proj.weight") || name.ends_with(kVb) || name.ends_with(kKbTransposed)) continue;
-    if (layer_of(name) >= model.kv_layers()) continue;  // MTP modules that were left out
+    const int layer = layer_of(name);
+    if (layer >= model.kv_layers() && layer < model.config().kv_layers()) continue;  // MTP modules that were left out
     if (model.config().tie_word_embeddings && name == "lm_head.weight") continue;
     if (const char* original = duplicate_of(name)) {
       StoredTensor o = source.find(original);

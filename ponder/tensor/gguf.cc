@@ -148,7 +148,7 @@ GgufValue read_value(Cursor& in) {
     case ValueType::string: return read_values<GgufValue::Strings>(in, n, 8, read_string);
     case ValueType::array: break;
   }
-  in.fail(at, "value type {} is not known", static_cast<uint32_t>(type));
+  in.fail(at, "value type {} is not known (0 to 12 are)", static_cast<uint32_t>(type));
 }
 
 using Metadata = std::map<std::string, GgufValue, std::less<>>;
@@ -188,6 +188,15 @@ uint64_t checked_bytes(const Cursor& in, uint64_t at, const GgufTensor& t) {
   return static_cast<uint64_t>(bytes);
 }
 
+// Those that can be read, by name and number.
+std::string ggml_types() {
+  std::string out;
+  for (int i = 0; i < kBlockTypes; ++i)
+    if (const BlockSpec& spec = block_spec(static_cast<BlockType>(i)); spec.ggml_type >= 0)
+      out += fmt::format("{}{} {}", out.empty() ? "" : ", ", spec.ggml_type, spec.name);
+  return out;
+}
+
 Placed read_tensor(Cursor& in, GgufTensor& t) {
   Placed place{0, in.at(), 0};
   t.name = in.text("the name of a tensor");
@@ -203,7 +212,7 @@ Placed read_tensor(Cursor& in, GgufTensor& t) {
   }
   const auto type = in.number<uint32_t>("a type");
   const auto known = block_type_of_ggml(type);
-  if (!known) in.fail(place.at, "type {} of ggml cannot be read", type);
+  if (!known) in.fail(place.at, "type {} of ggml cannot be read (supported: {})", type, ggml_types());
   t.type = *known;
   t.bytes = static_cast<int64_t>(checked_bytes(in, place.at, t));
   place.offset = in.number<uint64_t>("an offset");

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <tuple>
@@ -11,6 +10,7 @@
 
 #include "ponder/base/file.h"
 #include "ponder/tensor/float16.h"
+#include "ponder/tensor/json_events.h"
 #include "ponder/tensor/tensor_io.h"
 
 namespace ponder {
@@ -19,8 +19,7 @@ static_assert(std::endian::native == std::endian::little, "tensor files are litt
 
 namespace {
 
-constexpr const char* kScaleSuffix = "_scale_inv";
-constexpr size_t kMaxTensors = size_t{1} << 17;  // DeepSeek-V3 has 92,000 in all its shards
+constexpr size_t kMaxMetadata = 10'000;
 
 struct TypeInfo {
   const char* name;
@@ -30,6 +29,12 @@ constexpr TypeInfo kTypes[] = {{"F64", 8},     {"F32", 4}, {"F16", 2}, {"BF16", 
                                {"F8_E5M2", 1}, {"I64", 8}, {"I32", 4}, {"I16", 2},  {"I8", 1},
                                {"U64", 8},     {"U32", 4}, {"U16", 2}, {"U8", 1},   {"BOOL", 1}};
 
+std::string type_names() {
+  std::string out;
+  for (const TypeInfo& t : kTypes) out += (out.empty() ? "" : ", ") + std::string(t.name);
+  return out;
+}
+
 std::optional<StoredType> stored_type(std::string_view name) {
   for (size_t i = 0; i < std::size(kTypes); ++i)
     if (name == kTypes[i].name) return static_cast<StoredType>(i);
@@ -38,16 +43,10 @@ std::optional<StoredType> stored_type(std::string_view name) {
 
 // --- Header ---------------------------------------------------------------------------------------------------------
 
-struct ParsedTensor {
-  TensorEntry entry;
-  uint64_t begin = 0, end = 0;
-};
-
-// Receives the events of nlohmann's parser (which uses no recursion), so that a header costs its tensors and no tree.
 class HeaderReader {
  public:
-  HeaderReader(const std::string& path, std::vector<ParsedTensor>& tensors, Metadata& metadata)
-      : path_(path), tensors_(tensors), metadata_(metadata) {}
+  HeaderReader(JsonPlace& place, std::span<const std::byte> data, std::vector<TensorEntry>& tensors, Metadata& metadata)
+      : place_(place), data_(data), tensors_(tensors), metadata_(metadata) {}
 
   bool null() { return unexpected("null"); }
   bool boolean(bool) { return unexpected("a boolean"); }
@@ -55,29 +54,30 @@ class HeaderReader {
   bool number_integer(int64_t value) { return unexpected(fmt::format("{}", value)); }
   bool number_unsigned(uint64_t value) {
     if (at_ == At::shape) {
-      TensorEntry& e = tensor().entry;
+      TensorEntry& e = tensor();
       if (e.rank == kMaxRank) fail("more than {} dimensions", kMaxRank);
       if (value > uint64_t{std::numeric_limits<int64_t>::max()}) fail("dimension {} is too large", value);
       e.dim[e.rank++] = static_cast<int64_t>(value);
     } else if (at_ == At::offsets) {
       if (offsets_ == 2) fail("data_offsets has more than two numbers");
-      (offsets_++ ? tensor().end : tensor().begin) = value;
+      (offsets_++ ? end_ : begin_) = value;
     } else {
       return unexpected(fmt::format("{}", value));
     }
-    return true;
+    return on();
   }
   bool string(std::string& value) {
     if (at_ == At::metadata) {
+      if (metadata_.size() == kMaxMetadata) fail("more than {} entries of __metadata__", kMaxMetadata);
       if (!metadata_.emplace(key_, value).second) fail("metadata {} occurs twice", shown(key_));
     } else if (at_ == At::tensor && key_ == "dtype") {
       const auto type = stored_type(value);
-      if (!type) fail("dtype {} is not known", shown(value));
-      tensor().entry.dtype = *type;
+      if (!type) fail("dtype {} is not known ({} are)", shown(value), type_names());
+      tensor().dtype = *type;
     } else {
       return unexpected(shown(value));
     }
-    return true;
+    return on();
   }
   bool binary(nlohmann::json::binary_t&) { return unexpected("binary"); }
   bool start_object(size_t) {
@@ -89,51 +89,73 @@ class HeaderReader {
       at_ = At::metadata;
     } else if (at_ == At::top) {
       if (tensors_.size() == kMaxTensors) fail("more than {} tensors", kMaxTensors);
-      tensors_.emplace_back().entry.name = key_;
+      tensors_.emplace_back().name = key_;
       seen_ = 0;
       at_ = At::tensor;
     } else {
       return unexpected("an object");
     }
-    return true;
+    return on();
   }
   bool key(std::string& value) {
     key_ = value;
-    if (at_ != At::tensor) return true;
+    if (at_ != At::tensor) return on();
     const unsigned bit = value == "dtype" ? 1u : value == "shape" ? 2u : value == "data_offsets" ? 4u : 0u;
     if (!bit) fail("unknown field {}", shown(value));
     if (seen_ & bit) fail("{} occurs twice", value);
     seen_ |= bit;
-    return true;
+    return on();
   }
   bool end_object() {
-    if (at_ == At::tensor && seen_ != 7) fail("needs dtype, shape and data_offsets");
+    if (at_ == At::tensor) finish_tensor();
     at_ = at_ == At::top ? At::start : At::top;
-    return true;
+    return on();
   }
   bool start_array(size_t) {
     if (at_ != At::tensor || key_ == "dtype") return unexpected("an array");
     at_ = key_ == "shape" ? At::shape : At::offsets;
     offsets_ = 0;
-    return true;
+    return on();
   }
   bool end_array() {
     if (at_ == At::offsets && offsets_ != 2) fail("data_offsets needs two numbers");
     at_ = At::tensor;
-    return true;
+    return on();
   }
-  bool parse_error(size_t position, const std::string&, const nlohmann::json::exception&) {
-    throw_error(Exit::data, "{}: the header is not valid JSON (byte {} of it)", path_, position);
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception&) {
+    place_.fail("the header is not valid JSON");
   }
 
  private:
   enum class At { start, top, metadata, tensor, shape, offsets };
 
-  ParsedTensor& tensor() { return tensors_.back(); }
+  // size == shape x dtype, in arithmetic that cannot wrap, and all of it in the file.
+  void finish_tensor() {
+    if (seen_ != 7) fail("needs dtype, shape and data_offsets");
+    TensorEntry& e = tensor();
+    if (end_ < begin_ || end_ > data_.size())
+      fail("data_offsets [{}, {}] lie outside the {} bytes of data{}", begin_, end_, data_.size(),
+           end_ > data_.size() ? ": is the file cut short?" : "");
+    uint64_t bytes = stored_type_bytes(e.dtype);
+    bool overflow = false;
+    for (int i = 0; i < e.rank; ++i) overflow |= __builtin_mul_overflow(bytes, uint64_t(e.dim[i]), &bytes);
+    if (overflow || bytes > uint64_t{std::numeric_limits<int64_t>::max()})
+      fail("shape {} is too large", e.shape_string());
+    if (end_ - begin_ != bytes)
+      fail("{} {} needs {} bytes, data_offsets span {}", stored_type_name(e.dtype), e.shape_string(), bytes,
+           end_ - begin_);
+    e.bytes = data_.subspan(begin_, end_ - begin_);
+  }
+
+  TensorEntry& tensor() { return tensors_.back(); }
+  bool on() {
+    place_.last_event = place_.at;
+    return true;
+  }
   template <class... Args>
   [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
     const bool inside = at_ == At::tensor || at_ == At::shape || at_ == At::offsets;
-    throw_error(Exit::data, "{}: header{}: {}", path_, inside ? ": tensor " + shown(tensor().entry.name) : "",
+    place_.fail("header{}: {}", inside ? ": tensor " + shown(tensor().name) : "",
                 fmt::format(format, std::forward<Args>(args)...));
   }
   bool unexpected(const std::string& what) {
@@ -141,47 +163,38 @@ class HeaderReader {
     return false;
   }
 
-  const std::string& path_;
-  std::vector<ParsedTensor>& tensors_;
+  JsonPlace& place_;
+  std::span<const std::byte> data_;
+  std::vector<TensorEntry>& tensors_;
   Metadata& metadata_;
   At at_ = At::start;
   std::string key_;
   unsigned seen_ = 0;
   int offsets_ = 0;
+  uint64_t begin_ = 0, end_ = 0;
   bool seen_metadata_ = false;
 };
 
-// size == shape x dtype, in arithmetic that cannot wrap.
-void check_size(const std::string& path, const ParsedTensor& t) {
-  uint64_t bytes = stored_type_bytes(t.entry.dtype);
-  bool overflow = false;
-  for (int i = 0; i < t.entry.rank; ++i) overflow |= __builtin_mul_overflow(bytes, uint64_t(t.entry.dim[i]), &bytes);
-  if (overflow || bytes > uint64_t{std::numeric_limits<int64_t>::max()})
-    throw_error(Exit::data, "{}: tensor {}: shape {} is too large", path, shown(t.entry.name), t.entry.shape_string());
-  if (t.end - t.begin != bytes)
-    throw_error(Exit::data, "{}: tensor {}: {} {} needs {} bytes, data_offsets span {}", path, shown(t.entry.name),
-                stored_type_name(t.entry.dtype), t.entry.shape_string(), bytes, t.end - t.begin);
-}
-
-// Sorts by place and proves that the tensors tile the data: no overlap, no hole, nothing left over.
-void check_tiling(const std::string& path, std::vector<ParsedTensor>& tensors, uint64_t data_bytes) {
-  std::sort(tensors.begin(), tensors.end(), [](const ParsedTensor& a, const ParsedTensor& b) {
-    return std::tie(a.begin, a.end, a.entry.name) < std::tie(b.begin, b.end, b.entry.name);
+// Sorts by place and proves that the tensors tile the data, which begins at byte `data_at`: no overlap, no hole, nothing
+// left over.
+void check_tiling(const std::string& path, std::vector<TensorEntry>& tensors, std::span<const std::byte> data,
+                  size_t data_at) {
+  std::sort(tensors.begin(), tensors.end(), [](const TensorEntry& a, const TensorEntry& b) {
+    return std::tuple(a.bytes.data(), a.bytes.size(), std::string_view(a.name)) <
+           std::tuple(b.bytes.data(), b.bytes.size(), std::string_view(b.name));
   });
-  uint64_t place = 0;
-  for (const ParsedTensor& t : tensors) {
-    if (t.end < t.begin || t.end > data_bytes)
-      throw_error(Exit::data, "{}: tensor {}: data_offsets [{}, {}] lie outside the {} bytes of data{}", path,
-                  shown(t.entry.name), t.begin, t.end, data_bytes,
-                  t.end > data_bytes ? " (is the file cut short?)" : "");
-    if (t.begin != place)
-      throw_error(Exit::data, "{}: tensor {} begins at {}, but the one before ends at {}: {}", path,
-                  shown(t.entry.name), t.begin, place, t.begin < place ? "they overlap" : "there is a hole");
-    check_size(path, t);
-    place = t.end;
+  size_t place = 0;
+  for (const TensorEntry& t : tensors) {
+    const auto begin = static_cast<size_t>(t.bytes.data() - data.data());
+    if (begin != place)
+      throw_error(Exit::data, "{}: tensor {} begins at {} of the data, but the one before ends at {}: {} (byte {})",
+                  path, shown(t.name), begin, place, begin < place ? "they overlap" : "there is a hole",
+                  data_at + begin);
+    place = begin + t.bytes.size();
   }
-  if (place != data_bytes)
-    throw_error(Exit::data, "{}: {} bytes of data belong to no tensor", path, data_bytes - place);
+  if (place != data.size())
+    throw_error(Exit::data, "{}: {} bytes of data belong to no tensor (byte {})", path, data.size() - place,
+                data_at + place);
 }
 
 }  // namespace
@@ -212,33 +225,34 @@ SafetensorsFile SafetensorsFile::parse(std::span<const std::byte> bytes, const s
   std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);
   bytes = bytes.subspan(sizeof header_bytes);
   if (header_bytes > kMaxHeaderBytes)
-    throw_error(Exit::data, "{}: a header of {} bytes is above the limit of {}: not a safetensors file?", path,
+    throw_error(Exit::data, "{}: a header of {} bytes is above the limit of {}: not a safetensors file? (byte 0)", path,
                 header_bytes, kMaxHeaderBytes);
   if (header_bytes > bytes.size())
-    throw_error(Exit::data, "{}: the header of {} bytes is cut short at {}", path, header_bytes, bytes.size());
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  if (!header_bytes || *text != '{') throw_error(Exit::data, "{}: the header does not begin with '{{'", path);
+    throw_error(Exit::data, "{}: the header of {} bytes is cut short at {} (byte {})", path, header_bytes, bytes.size(),
+                sizeof header_bytes + bytes.size());
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), header_bytes);
+  if (!text.starts_with('{')) throw_error(Exit::data, "{}: the header does not begin with '{{' (byte 8)", path);
 
   SafetensorsFile file;
   file.path_ = path;
-  std::vector<ParsedTensor> tensors;
-  HeaderReader reader(file.path_, tensors, file.metadata_);
-  nlohmann::json::sax_parse(text, text + header_bytes, &reader);
+  JsonPlace place{.path = file.path_, .text = text, .first = sizeof header_bytes};
   const auto data = bytes.subspan(header_bytes);
-  check_tiling(path, tensors, data.size());
+  // Grown as they come, they would be there twice while they move.
+  constexpr size_t kMinBytes = 48;  // "a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},
+  file.entries_.reserve(std::min(kMaxTensors, text.size() / kMinBytes + 1));
+  HeaderReader reader(place, data, file.entries_, file.metadata_);
+  read_events(place, reader);
+  check_tiling(path, file.entries_, data, sizeof header_bytes + header_bytes);
 
-  file.entries_.reserve(tensors.size());
-  for (ParsedTensor& t : tensors) {
-    t.entry.bytes = data.subspan(t.begin, t.end - t.begin);
-    file.entries_.push_back(std::move(t.entry));
-  }
-  file.by_name_.resize(tensors.size());
+  file.by_name_.resize(file.entries_.size());
   std::iota(file.by_name_.begin(), file.by_name_.end(), 0u);
   const auto name = [&](uint32_t i) -> const std::string& { return file.entries_[i].name; };
   std::sort(file.by_name_.begin(), file.by_name_.end(), [&](uint32_t a, uint32_t b) { return name(a) < name(b); });
+  const auto byte_of = [&](uint32_t i) { return sizeof header_bytes + (file.entries_[i].bytes.data() - bytes.data()); };
   for (size_t i = 1; i < file.by_name_.size(); ++i)
     if (name(file.by_name_[i - 1]) == name(file.by_name_[i]))
-      throw_error(Exit::data, "{}: tensor {} occurs twice", path, shown(name(file.by_name_[i])));
+      throw_error(Exit::data, "{}: tensor {} occurs twice (its data at bytes {} and {})", path,
+                  shown(name(file.by_name_[i])), byte_of(file.by_name_[i - 1]), byte_of(file.by_name_[i]));
   return file;
 }
 
@@ -310,177 +324,5 @@ void read_f32(const TensorEntry& entry, float* out) { read_real(entry, out, "F32
 void read_f64(const TensorEntry& entry, double* out) { read_real(entry, out, "F64"); }
 void read_i32(const TensorEntry& entry, int32_t* out) { read_integer(entry, out, "I32"); }
 void read_i64(const TensorEntry& entry, int64_t* out) { read_integer(entry, out, "I64"); }
-
-// --- Checkpoints ----------------------------------------------------------------------------------------------------
-
-namespace {
-
-// Picks {"weight_map": {tensor: shard, ...}} out of an index, whatever stands beside it.
-class IndexReader {
- public:
-  IndexReader(const std::string& path, std::map<std::string, std::string>& shards) : path_(path), shards_(shards) {}
-
-  bool null() { return other(); }
-  bool boolean(bool) { return other(); }
-  bool number_integer(int64_t) { return other(); }
-  bool number_unsigned(uint64_t) { return other(); }
-  bool number_float(double, const std::string&) { return other(); }
-  bool binary(nlohmann::json::binary_t&) { return other(); }
-  bool string(std::string& shard) {
-    if (!in_map()) return true;
-    // A shard is a file beside the index; a path in its name could reach anywhere.
-    if (!shard.ends_with(".safetensors") || shard.find('/') != shard.npos || shard.find('\0') != shard.npos)
-      throw_error(Exit::data, "{}: tensor {}: {} is not the name of a .safetensors file", path_, shown(key_),
-                  shown(shard));
-    if (!shards_.emplace(key_, shard).second) throw_error(Exit::data, "{}: tensor {} occurs twice", path_, shown(key_));
-    return true;
-  }
-  bool key(std::string& value) {
-    key_ = value;
-    if (depth_ == 1) weight_map_ = value == "weight_map";
-    return true;
-  }
-  bool start_object(size_t) { return in_map() ? other() : open(depth_ == 1 && weight_map_); }
-  bool start_array(size_t) { return in_map() || depth_ == 0 ? other() : open(false); }
-  bool end_object() { return close(); }
-  bool end_array() { return close(); }
-  bool parse_error(size_t position, const std::string&, const nlohmann::json::exception&) {
-    throw_error(Exit::data, "{}: not valid JSON (byte {})", path_, position);
-  }
-  bool found() const { return found_; }
-
- private:
-  bool in_map() const { return depth_ == 2 && map_; }
-  bool other() {
-    if (in_map() || depth_ == 0)
-      throw_error(Exit::data, "{}: not an index: expected {{\"weight_map\": {{tensor: file, ...}}}}", path_);
-    return true;
-  }
-  bool open(bool map) {
-    if (depth_ == 1) map_ = map;
-    if (map && std::exchange(found_, true)) throw_error(Exit::data, "{}: weight_map occurs twice", path_);
-    ++depth_;
-    return true;
-  }
-  bool close() {
-    --depth_;
-    return true;
-  }
-
-  const std::string& path_;
-  std::map<std::string, std::string>& shards_;
-  std::string key_;
-  int depth_ = 0;
-  bool weight_map_ = false, map_ = false, found_ = false;
-};
-
-std::map<std::string, std::string> read_weight_map(const std::string& path) {
-  const MappedFile file(path);
-  if (file.size() > kMaxHeaderBytes)
-    throw_error(Exit::data, "{}: an index of {} bytes is above the limit of {}", path, file.size(), kMaxHeaderBytes);
-  std::map<std::string, std::string> shards;
-  IndexReader reader(path, shards);
-  nlohmann::json::sax_parse(file.text(), &reader);
-  if (!reader.found()) throw_error(Exit::data, "{}: not an index: it has no weight_map", path);
-  return shards;
-}
-
-}  // namespace
-
-void Checkpoint::add_index(const std::string& folder, const std::string& index_path) {
-  const auto weight_map = read_weight_map(index_path);
-  std::map<std::string, size_t> shards;  // shard -> place in files_
-  std::string missing;
-  for (const auto& [name, shard] : weight_map) shards.emplace(shard, 0);
-  for (auto& [shard, place] : shards) {
-    const std::string path = join_path(folder, shard);
-    if (!path_exists(path)) {
-      missing += (missing.empty() ? "" : ", ") + shown(shard);
-      continue;
-    }
-    place = files_.size();
-    files_.push_back(SafetensorsFile::open(path));
-  }
-  if (!missing.empty()) throw_error(Exit::data, "{}: shards are missing: {}", index_path, missing);
-  for (const auto& [name, shard] : weight_map) entries_.push_back(&files_[shards[shard]].at(name));
-}
-
-Checkpoint Checkpoint::open(const std::string& folder_or_file) {
-  Checkpoint c;
-  c.path_ = folder_or_file;
-  std::string file = folder_or_file;
-  if (is_folder(folder_or_file)) {
-    const std::string index = join_path(folder_or_file, "model.safetensors.index.json");
-    file = join_path(folder_or_file, "model.safetensors");
-    if (!path_exists(file) && path_exists(index)) {
-      c.add_index(folder_or_file, index);
-      c.align_scales();
-      return c;
-    }
-    if (!path_exists(file)) {
-      std::vector<std::string> found = list_folder(folder_or_file);
-      std::erase_if(found, [](const std::string& name) { return !name.ends_with(".safetensors"); });
-      if (found.size() != 1)
-        throw_error(Exit::data,
-                    "{}: expected model.safetensors, model.safetensors.index.json or one .safetensors file, found {} "
-                    "of the last",
-                    folder_or_file, found.size());
-      file = join_path(folder_or_file, found[0]);
-    }
-  }
-  c.files_.push_back(SafetensorsFile::open(file));
-  for (const TensorEntry& e : c.files_[0].entries()) c.entries_.push_back(&e);
-  std::sort(c.entries_.begin(), c.entries_.end(), [](auto* a, auto* b) { return a->name < b->name; });
-  c.align_scales();
-  return c;
-}
-
-const TensorEntry* Checkpoint::find(std::string_view name) const {
-  const auto it = std::lower_bound(entries_.begin(), entries_.end(), name,
-                                   [](const TensorEntry* e, std::string_view n) { return e->name < n; });
-  return it != entries_.end() && (*it)->name == name ? *it : nullptr;
-}
-
-const TensorEntry& Checkpoint::at(std::string_view name) const {
-  if (const TensorEntry* e = find(name)) return *e;
-  throw_error(Exit::data, "{}: tensor {} is missing", path_, shown(name));
-}
-
-void Checkpoint::align_scales() {
-  for (const TensorEntry* e : entries_) {
-    const bool aligned = reinterpret_cast<uintptr_t>(e->bytes.data()) % alignof(float) == 0;
-    if (aligned || e->dtype != StoredType::f32 || !e->name.ends_with(kScaleSuffix)) continue;
-    auto& copy = aligned_scales_[e];
-    copy.resize(static_cast<size_t>(e->size()));
-    read_f32(*e, copy.data());
-  }
-}
-
-Quantized Checkpoint::matrix(std::string_view name) const {
-  const TensorEntry& e = at(name);
-  const auto type = block_type(e.dtype);
-  if (!type || e.rank != 2)
-    throw_error(Exit::data, "{}: tensor {}: {} {} is not a matrix of F32, F16, BF16 or F8_E4M3", path_, shown(name),
-                stored_type_name(e.dtype), e.shape_string());
-  Quantized w{.type = *type, .rows = e.dim[0], .cols = e.dim[1], .data = e.bytes.data()};
-  w.row_bytes = block_row_bytes(w.type, w.cols);
-  if (w.type != BlockType::fp8) return w;
-
-  const std::string companion = std::string(name) + kScaleSuffix;
-  const TensorEntry* scales = find(companion);
-  const int64_t rows = (w.rows + kScaleBlock - 1) / kScaleBlock, cols = (w.cols + kScaleBlock - 1) / kScaleBlock;
-  const std::string wanted = fmt::format("F32 [{}, {}]", rows, cols);
-  if (!scales)
-    throw_error(Exit::data, "{}: tensor {}: {} {} needs the scales {} {}, which are missing", path_, shown(name),
-                stored_type_name(e.dtype), e.shape_string(), shown(companion), wanted);
-  if (scales->dtype != StoredType::f32 || scales->rank != 2 || scales->dim[0] != rows || scales->dim[1] != cols)
-    throw_error(Exit::data, "{}: tensor {}: expected {} (one for every {} x {} numbers), found {} {}", path_,
-                shown(companion), wanted, kScaleBlock, kScaleBlock, stored_type_name(scales->dtype),
-                scales->shape_string());
-  const auto copy = aligned_scales_.find(scales);
-  w.scales = copy != aligned_scales_.end() ? copy->second.data() : reinterpret_cast<const float*>(scales->bytes.data());
-  w.scales_ld = cols;
-  return w;
-}
 
 }  // namespace ponder

@@ -406,10 +406,17 @@ TEST_F(TensorFile, MessagesNameTheFault) {
       {R"({"a":{"shape":)" + std::string(100000, '['), "an array was not expected"},
       {"{\"\xff\":1}", "not valid JSON"},
   };
-  for (const auto& c : cases)
-    EXPECT_NE(outcome(with_header(c.header, std::string(16, 0))).find(c.fault), std::string::npos)
-        << c.header.substr(0, 200) << "\n"
-        << outcome(with_header(c.header, std::string(16, 0)));
+  for (const auto& c : cases) {
+    const std::string error = outcome(with_header(c.header, std::string(16, 0)));
+    EXPECT_NE(error.find(c.fault), std::string::npos) << c.header.substr(0, 200) << "\n" << error;
+    EXPECT_TRUE(error.find("(byte ") != error.npos || error.find("at bytes ") != error.npos) << error;
+  }
+  const std::string header = "{" + a + "," + tensor("b", "F32", "[3]", "[4,16]") + "}";
+  EXPECT_TRUE(
+      outcome(with_header(header, std::string(16, 0)))
+          .ends_with(fmt::format("'b' begins at 4 of the data, but the one before ends at 8: they overlap (byte "
+                                 "{})",
+                                 8 + header.size() + 4)));
 }
 
 TEST_F(TensorFile, AFaultAtAnyCallLeavesTheOldFileOrTheNewOne) {

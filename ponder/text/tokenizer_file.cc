@@ -18,6 +18,7 @@ using simdjson::dom::element;
 using simdjson::dom::object;
 
 constexpr size_t kMaxFileBytes = size_t{64} << 20;
+constexpr size_t kMaxRatio = 100;  // of what zstd unpacks; tokenizers have 5
 constexpr size_t kMaxTokens = size_t{1} << 20;
 constexpr size_t kMaxDepth = 64;
 constexpr size_t kMaxAddedBytes = 1024;
@@ -61,7 +62,7 @@ class Reader {
  public:
   Reader(element root, std::string_view name) : root_(root), model_(root_["model"]), name_(name) {}
 
-  std::unique_ptr<Tokenizer> read(std::string_view json);
+  std::unique_ptr<Tokenizer> read(std::string json);
 
  private:
   template <class... Args>
@@ -72,7 +73,7 @@ class Reader {
   void read_vocabulary();
   int32_t place(std::string_view content, Value id);
   std::unique_ptr<Tokenizer> word_level();
-  std::unique_ptr<Tokenizer> bpe(std::string_view json);
+  std::unique_ptr<Tokenizer> bpe(std::string json);
   void read_normalizer(Value n);
   void read_step(Value step);
   void read_merges();
@@ -237,7 +238,7 @@ void Reader::read_post_processor(Value p, SpecialIds& special, const Tokenizer& 
   }
 }
 
-std::unique_ptr<Tokenizer> Reader::bpe(std::string_view json) {
+std::unique_ptr<Tokenizer> Reader::bpe(std::string json) {
   if (model_["merges"].is_array() && model_["merges"].items().empty()) {
     ByteLevel plain;
     const auto same = [&] {
@@ -258,14 +259,14 @@ std::unique_ptr<Tokenizer> Reader::bpe(std::string_view json) {
         "byte-level BPE is");
   }
   read_merges();
-  auto out = std::make_unique<Bpe>(std::move(parts_), name_, std::string(json));
+  auto out = std::make_unique<Bpe>(std::move(parts_), name_, std::move(json));
   SpecialIds special = out->special();
   read_post_processor(root_["post_processor"], special, *out);
   out->set_special(special);
   return out;
 }
 
-std::unique_ptr<Tokenizer> Reader::read(std::string_view json) {
+std::unique_ptr<Tokenizer> Reader::read(std::string json) {
   const auto kind = model_.type();
   if (kind.empty()) fail("no \"model\" with a \"type\"; a Hugging Face tokenizer.json has one");
   if (kind != "WordLevel" && kind != "BPE")
@@ -274,22 +275,23 @@ std::unique_ptr<Tokenizer> Reader::read(std::string_view json) {
          : kind == "WordPiece" ? " (BERT)"
                                : "");
   read_vocabulary();
-  return kind == "BPE" ? bpe(json) : word_level();
+  return kind == "BPE" ? bpe(std::move(json)) : word_level();
 }
 
 std::string unpacked(std::string_view packed, const std::string& path) {
   std::string out;
   const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
+  const size_t limit = std::min(kMaxFileBytes, kMaxRatio * packed.size());
   ZSTD_inBuffer in{packed.data(), packed.size(), 0};
   const auto declared = ZSTD_getFrameContentSize(packed.data(), packed.size());
-  out.resize(declared <= kMaxFileBytes ? declared + 1 : size_t{1} << 20);
+  out.resize(declared <= limit ? declared + 1 : std::min(limit, size_t{1} << 20));
   size_t have = 0;
   for (size_t left = 1; left != 0;) {
-    if (have == out.size()) out.resize(std::min(out.size() * 2, kMaxFileBytes + 1));
+    if (have == out.size()) out.resize(std::min(out.size() * 2, limit + 1));
     ZSTD_outBuffer to{out.data(), out.size(), have};
     left = ZSTD_decompressStream(context.get(), &to, &in);
     if (ZSTD_isError(left)) throw_error(Exit::data, "{}: damaged zstd data: {}", path, ZSTD_getErrorName(left));
-    if (to.pos > kMaxFileBytes) throw_error(Exit::data, "{}: more than {} bytes unpacked", path, kMaxFileBytes);
+    if (to.pos > limit) throw_error(Exit::data, "{}: more than {} bytes unpacked", path, limit);
     if (to.pos == have && in.pos == in.size && left != 0)
       throw_error(Exit::data, "{}: the zstd data end too early", path);
     have = to.pos;
@@ -298,27 +300,35 @@ std::string unpacked(std::string_view packed, const std::string& path) {
   return out;
 }
 
+// `json` is kept by a tokenizer that writes the file as it was.
+std::unique_ptr<Tokenizer> parse_owned(std::string json, std::string_view name) {
+  if (json.size() > kMaxFileBytes)
+    throw_error(Exit::data, "{}: {} bytes; at most {} are read", name, json.size(), kMaxFileBytes);
+  json.reserve(json.size() + simdjson::SIMDJSON_PADDING);  // or simdjson copies it
+  auto error = simdjson::SUCCESS;
+  {
+    simdjson::dom::parser parser;
+    if (const auto allocated = parser.allocate(std::max<size_t>(json.size(), 64), kMaxDepth); allocated)
+      throw_error(Exit::resources, "{}: no memory to parse {} bytes", name, json.size());
+    element root;
+    error = parser.parse(json.data(), json.size(), false).get(root);
+    if (!error) return Reader(root, name).read(std::move(json));
+  }
+  // The other parser says where the fault is; some things (huge integers) only this one refuses.
+  check_json(json, std::string(name), {.max_bytes = kMaxFileBytes, .max_depth = kMaxDepth});
+  throw_error(Exit::data, "{}: {}", name, simdjson::error_message(error));
+}
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view json, std::string_view name) {
-  if (json.size() > kMaxFileBytes)
-    throw_error(Exit::data, "{}: {} bytes; at most {} are read", name, json.size(), kMaxFileBytes);
-  simdjson::dom::parser parser;
-  element root;
-  if (const auto allocated = parser.allocate(std::max<size_t>(json.size(), 64), kMaxDepth); allocated)
-    throw_error(Exit::resources, "{}: no memory to parse {} bytes", name, json.size());
-  if (const auto error = parser.parse(json.data(), json.size()).get(root); error) {
-    // The other parser says where the fault is; some things (huge integers) only this one refuses.
-    (void)parse_json(json, std::string(name), 1, {.max_bytes = kMaxFileBytes, .max_depth = kMaxDepth});
-    throw_error(Exit::data, "{}: {}", name, simdjson::error_message(error));
-  }
-  return Reader(root, name).read(json);
+  return parse_owned(std::string(json), name);
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   std::string bytes = read_file(path, kMaxFileBytes);
   if (bytes.starts_with("\x28\xB5\x2F\xFD")) bytes = unpacked(bytes, path);
-  return parse_tokenizer(bytes, path);
+  return parse_owned(std::move(bytes), path);
 }
 
 }  // namespace ponder::text

@@ -5,7 +5,7 @@
 //   t.render(jinja::Value::from_json(R"({"messages": [{"role": "user", "content": " Hi "}]})", "request"));  // "user: Hi"
 //
 // Tags: if, for (else, if, recursive), set (also blocks and namespace attributes), macro, call, filter, with, print, raw,
-// generation, break, continue. All of Jinja's operators, literals and tests; the filters of jinja_filters.cc (HTML is left
+// generation, break, continue. All of Jinja's operators, literals and tests; the filters of filters.h (HTML is left
 // out); the methods of str, dict and list that change nothing, since transformers' sandbox refuses the others.
 // Not there: include, import, extends, block, autoescape.
 // What differs from Python: integers have 64 bits (beyond is an error), names are ASCII, and a generator has no text.

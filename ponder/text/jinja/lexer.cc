@@ -9,6 +9,8 @@
 namespace ponder::text::jinja {
 namespace {
 
+constexpr size_t kMaxTokens = 50'000;  // each costs some 250 bytes in the tree; the longest templates have 5,000
+
 bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 bool is_name_char(char c) { return is_name_start(c) || is_digit(static_cast<unsigned char>(c)); }
 
@@ -37,13 +39,20 @@ class Lexer {
       : source_(normalized(source)), rest_(source_), name_(name), rules_(rules) {}
 
   std::vector<Token> run() {
-    while (!rest_.empty()) text();
+    while (!rest_.empty()) {
+      check_count();
+      text();
+    }
     tokens_.push_back({Token::Kind::end, at_, ""});
     return std::move(tokens_);
   }
 
  private:
   [[noreturn]] void fail(Position at, const std::string& what) const { fail_at(name_, at, what); }
+
+  void check_count() const {
+    if (tokens_.size() > kMaxTokens) fail(at_, fmt::format("more than {} words and signs in tags", kMaxTokens));
+  }
 
   void advance(size_t bytes) {
     for (const char c : rest_.substr(0, bytes)) {
@@ -145,6 +154,7 @@ class Lexer {
   void tag(Position begin, bool block) {
     std::string brackets;  // the closing ones expected
     while (true) {
+      check_count();
       skip_space();
       if (rest_.empty()) fail(begin, fmt::format("this tag is not closed; expected {}", block ? "%}" : "}}"));
       const Position at = at_;
