@@ -39,7 +39,7 @@ struct MemoryNeeds {
   int64_t weights = 0, pages = 0;
   int64_t experts = 0;                    // of the weights: routed experts, which may stay in the file,
   std::set<std::string> rounded_experts;  // but not if they have such types, for which there are no kernels
-  int64_t scratch = 0;                    // of a step, at most 2048 rows
+  int64_t scratch = 0;                    // of a step of EngineConfig::max_step_rows
   int64_t program = 0;                    // code, tokenizer, tables
   int64_t total() const { return weights + pages + scratch + program; }
 };

@@ -63,9 +63,9 @@ struct Gemm {
 //
 // What activations are rounded to is an explicit choice, the same for every row whatever the batch:
 //   f32   W is expanded exactly (dequantize_row), then rule R1.
-//   bf16  A is rounded to bf16 (nearest even) first. Where W is BF16, too, the dot is one of pairs: R1 with blocks of kPairBlock, but of the two
-//         numbers 2 i and 2 i + 1 the odd one is added first, and subnormals count as zero everywhere, as inputs and as
-//         results (after rounding). This is what AVX-512's bf16 instruction computes.
+//   bf16  A is rounded to bf16 (nearest even) first. Where W is BF16, too, the dot is one of pairs: R1 with blocks of
+//         kPairBlock, but of the two numbers 2 i and 2 i + 1 the odd one is added first, and subnormals count as zero
+//         everywhere, as inputs and as results (after rounding). This is what AVX-512's bf16 instruction computes.
 //   q8    for block types: every row of A is cut into blocks of 32 numbers (types with blocks of 32) or 256 (K types,
 //         IQ4_XS), a = amax / 127, codes q = nearest even of x * (1 / a); all q are 0 where 1 / a is 0 or not finite, so
 //         that zeros stay zeros and a NaN or an infinity makes the row's results NaN. Let a sub-block be the numbers

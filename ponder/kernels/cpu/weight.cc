@@ -29,9 +29,10 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool integers(const WeightGemm& g, BlockType type) { return g.activations == Activations::q8 && !is_plain(type); }
 
+int64_t pair_words(int64_t k) { return (k + 1) / 2; }
+
 // Activations as products read them. Row r of matrix i is row i * m + r (all matrices share one A where a_stride is 0);
 // grouped, the row of A.
-int64_t pair_words(int64_t k) { return (k + 1) / 2; }
 struct Prepared {
   int64_t rows = 0, matrix_rows = 0;
   QuantizedRow narrow{}, wide{};  // k is 0 where no part wants it
