@@ -164,9 +164,11 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
     read("qk_rope_head_dim", c.qk_rope_head_dim);
     read("v_head_dim", c.v_head_dim);
     if (c.kv_lora_rank <= 0) throw_error(Exit::data, "{}: {} needs kv_lora_rank", place, c.model_type);
-    bool bias = false;
+    bool bias = false, interleave = true;
     read("attention_bias", bias);
+    read("rope_interleave", interleave);
     if (bias) throw_error(Exit::data, "{}: attention_bias is not supported for {}", place, c.model_type);
+    if (!interleave) throw_error(Exit::data, "{}: rope_interleave = false is not supported", place);
     if (c.model_type == "deepseek_v2") {
       c.topk_method = "greedy";
       c.scoring_func = "softmax";
@@ -208,15 +210,20 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
     if (mlp_bias) throw_error(Exit::data, "{}: mlp_bias is not supported", place);
     if (sliding) throw_error(Exit::data, "{}: use_sliding_window is not supported", place);
   }
-  if (const auto it = root.find("rope_scaling"); it != root.end() && !it->is_null()) {
-    if (!it->is_object()) read.fail("rope_scaling", "an object");
+  // transformers 5 has moved everything about rope into rope_parameters.
+  for (const char* name : {"rope_scaling", "rope_parameters"}) {
+    const auto it = root.find(name);
+    if (it == root.end() || it->is_null()) continue;
+    if (!it->is_object()) read.fail(name, "an object");
     const Reader scaling(*it, place);
+    scaling("rope_theta", c.rope_theta);
+    scaling("partial_rotary_factor", c.partial_rotary_factor);
     std::string type;
     scaling("type", type);
     scaling("rope_type", type);
-    if (type != "default") {
+    if (type != "default" && !(type.empty() && it->contains("rope_theta"))) {
       if (type != "yarn" && type != "llama3")
-        throw_error(Exit::data, "{}: rope_scaling type \"{}\" is not supported (supported: yarn, llama3)", place, type);
+        throw_error(Exit::data, "{}: {} of type \"{}\" is not supported (supported: yarn, llama3)", place, name, type);
       c.rope_scaling = type;
       scaling("factor", c.rope_factor);
       scaling("original_max_position_embeddings", c.original_max_position_embeddings);
