@@ -19,7 +19,7 @@ struct Measurement {
 
   Kind kind = Kind::decode;
   int64_t depth =
-      kUsualDepth;  // tokens of the prompt, or in front of the first decoded one (0 is 1: there must be one)
+      kUsualDepth;  // tokens of the prompt, or in front of the first decoded one (0 is 1: one there must be)
   int64_t sequences = 1;
 
   // Of the last run.
