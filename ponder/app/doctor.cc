@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 
 #include "ponder/app/commands.h"
 #include "ponder/app/machine.h"
@@ -13,7 +12,6 @@
 #include "ponder/base/file.h"
 #include "ponder/base/json.h"
 #include "ponder/base/log.h"
-#include "ponder/tensor/tensor.h"
 
 namespace ponder::app {
 namespace {
@@ -89,33 +87,21 @@ Finding speed(Machine& machine) {
 }
 
 Finding memory() {
-  const double available = 1024 * std::strtod(field_of(system_file("/proc/meminfo"), "MemAvailable").c_str(), nullptr);
+  const int64_t available = available_memory_bytes();
   Finding f{"memory",
             fmt::format("{}, {} of it available", format_bytes(static_cast<uint64_t>(memory_bytes())),
                         format_bytes(static_cast<uint64_t>(available))),
             ""};
-  if (available < 2.0 * (1 << 30)) f.advice = "the quickstart wants 2 GiB; end other programs, or take smaller batches";
+  if (available < int64_t{2} << 30)
+    f.advice = "the quickstart wants 2 GiB; end other programs, or take smaller batches";
   return f;
 }
 
 Finding bus(Machine& machine) {
-  constexpr int64_t kPieceBytes = int64_t{1} << 20, kPieces = 256;
-  const Buffer buffer(static_cast<size_t>(kPieceBytes * kPieces));
-  std::memset(buffer.data(), 1, buffer.bytes());
-  volatile uint64_t sink = 0;
-  double best = 0;
-  for (int round = 0; round < 4; ++round) {
-    const double start = seconds_now();
-    machine.pool.run(kPieces, [&](int64_t piece, int) {
-      const auto* words = static_cast<const uint64_t*>(buffer.data()) + piece * kPieceBytes / 8;
-      uint64_t sum[8] = {};  // independent of each other, so that loads and not additions set the pace
-      for (int64_t i = 0; i < kPieceBytes / 8; i += 8)
-        for (int64_t j = 0; j < 8; ++j) sum[j] += words[i + j];
-      for (const uint64_t s : sum) sink = s;
-    });
-    best = std::max(best, static_cast<double>(buffer.bytes()) / (seconds_now() - start));
-  }
-  return {"memory bus", fmt::format("{:.1f} GB/s read by {} threads", best * 1e-9, machine.pool.size()), ""};
+  return {
+      "memory bus",
+      fmt::format("{:.1f} GB/s read by {} threads", measure_read_bandwidth(machine.pool) * 1e-9, machine.pool.size()),
+      ""};
 }
 
 Finding huge_pages() {
