@@ -8,6 +8,7 @@
 #include "ponder/base/json_value.h"
 #include "ponder/base/log.h"
 #include "ponder/model/weights.h"
+#include "tests/tiny_models.h"
 
 namespace ponder::app {
 namespace {
@@ -16,21 +17,7 @@ class BenchModelTest : public testing::Test {
  protected:
   void SetUp() override {
     set_log_quiet(true);
-    model::ModelConfig c;
-    c.vocab_size = 50;
-    c.hidden_size = 32;
-    c.intermediate_size = 48;
-    c.num_hidden_layers = 2;
-    c.num_attention_heads = 2;
-    c.kv_lora_rank = 16;
-    c.qk_nope_head_dim = 8;
-    c.qk_rope_head_dim = 8;
-    c.v_head_dim = 16;
-    c.n_routed_experts = 4;
-    c.num_experts_per_tok = 2;
-    c.moe_intermediate_size = 16;
-    c.first_k_dense_replace = 1;
-    c.num_nextn_predict_layers = 1;
+    model::ModelConfig c = test::tiny_v3();
     c.max_position_embeddings = 512;
     model::Model model(c, {});
     model.params().initialize(1);

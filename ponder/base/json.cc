@@ -6,6 +6,7 @@
 #include "ponder/base/file.h"
 #include "ponder/base/json_value.h"
 #include "ponder/base/utf8.h"
+#include "ponder/base/watched_text.h"
 
 namespace ponder {
 
@@ -161,24 +162,9 @@ class BoundedBuilder : public nlohmann::json_sax<Json> {
   std::string problem_;
 };
 
-// Walks over the text and leaves behind how far it came: the parser tells positions of syntax errors only.
-struct TrackedIterator {
-  using iterator_category = std::input_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-
+struct Reached {
   const char* at;
-  const char** reached;
-
-  reference operator*() const { return *at; }
-  TrackedIterator& operator++() {
-    *reached = ++at;
-    return *this;
-  }
-  bool operator==(const TrackedIterator& other) const { return at == other.at; }
-  bool operator!=(const TrackedIterator& other) const { return at != other.at; }
+  void step() { ++at; }
 };
 
 void read(std::string_view text, const std::string& path, int line, const JsonLimits& limits, Json* root) {
@@ -192,9 +178,9 @@ void read(std::string_view text, const std::string& path, int line, const JsonLi
   BoundedBuilder builder(root, limits);
   const char* const begin = text.data();
   const char* const end = begin + text.size();
-  const char* reached = begin;
-  if (!Json::sax_parse(TrackedIterator{begin, &reached}, TrackedIterator{end, &reached}, &builder))
-    throw_error(Exit::data, "{}:{}: byte {}: {}", path, line + std::count(begin, reached, '\n'), reached - begin,
+  Reached reached{begin};
+  if (!Json::sax_parse(WatchedText<Reached>{begin, &reached}, WatchedText<Reached>{end, &reached}, &builder))
+    throw_error(Exit::data, "{}:{}: byte {}: {}", path, line + std::count(begin, reached.at, '\n'), reached.at - begin,
                 builder.problem());
 }
 

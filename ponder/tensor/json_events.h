@@ -3,13 +3,13 @@
 #pragma once
 
 #include <cstddef>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "ponder/base/error.h"
+#include "ponder/base/watched_text.h"
 
 namespace ponder {
 
@@ -33,31 +33,12 @@ struct JsonPlace {
   }
 };
 
-struct JsonIterator {
-  using iterator_category = std::input_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-
-  const char* p;
-  JsonPlace* place;
-
-  reference operator*() const { return *p; }
-  JsonIterator& operator++() {
-    place->step();
-    ++p;
-    return *this;
-  }
-  bool operator==(const JsonIterator& other) const { return p == other.p; }
-  bool operator!=(const JsonIterator& other) const { return p != other.p; }
-};
-
 // Gives the parts of the text to `reader` in order. The parser uses no recursion and builds no tree.
 template <class Reader>
 void read_events(JsonPlace& place, Reader& reader) {
   const char* begin = place.text.data();
-  nlohmann::json::sax_parse(JsonIterator{begin, &place}, JsonIterator{begin + place.text.size(), &place}, &reader);
+  nlohmann::json::sax_parse(WatchedText<JsonPlace>{begin, &place},
+                            WatchedText<JsonPlace>{begin + place.text.size(), &place}, &reader);
 }
 
 }  // namespace ponder
