@@ -102,8 +102,20 @@ class EqualBits : public ::testing::TestWithParam<std::string> {
 };
 INSTANTIATE_TEST_SUITE_P(, EqualBits, ::testing::Values("v3", "dense"), [](const auto& i) { return i.param; });
 
-TEST_P(EqualBits, Sampling) {
-  const auto model = test::make_model(config(), {});
+struct Sampled {
+  std::string name;
+  model::ModelConfig config;
+  model::MlaForm form = model::MlaForm::absorbed;
+};
+class EqualSampling : public ::testing::TestWithParam<Sampled> {};
+INSTANTIATE_TEST_SUITE_P(, EqualSampling,
+                         ::testing::Values(Sampled{"v3", test::tiny_v3()}, Sampled{"dense", test::tiny_dense()},
+                                           Sampled{"v3_expanded", test::tiny_v3(), model::MlaForm::expanded},
+                                           Sampled{"v3_by_token", test::tiny_v3(), model::MlaForm::by_token}),
+                         [](const auto& i) { return i.param.name; });
+
+TEST_P(EqualSampling, InAnyWay) {
+  const auto model = test::make_model(GetParam().config, {.mla_form = GetParam().form});
   const std::string best = backends().size() > 1 ? backends()[1] : "ref";
   const Answers expected = run(*model, best, {.name = "batch"});
   engine::EngineStats stats;
@@ -136,6 +148,44 @@ TEST_P(EqualBits, Sampling) {
   }
   for (const std::string& name : backends())
     expect_equal(expected, run(*model, name, {.name = name, .threads = 2}), name);
+}
+
+// By token, a prompt is computed as in the expanded form, generated tokens as in the absorbed one; a continuation, whose
+// first tokens were generated before, gives what an answer in one piece gives.
+TEST(MlaByToken, IsExpandedThenAbsorbed) {
+  const auto make = [](model::MlaForm form) { return test::make_model(test::tiny_v3(), {.mla_form = form}); };
+  const auto by_token = make(model::MlaForm::by_token), expanded = make(model::MlaForm::expanded),
+             absorbed = make(model::MlaForm::absorbed);
+  const std::string best = backends().back();
+  const Answers mixed = run(*by_token, best, {}), all_expanded = run(*expanded, best, {});
+  for (size_t i = 0; i < mixed.size(); ++i)
+    for (size_t j = 0; j < mixed[i].size(); ++j) EXPECT_EQ(mixed[i][j].logp[0], all_expanded[i][j].logp[0]);
+
+  // A prompt of one token attends to nothing but itself, and everything behind it is generated.
+  ThreadPool pool(2);
+  const auto backend = make_backend(best, pool);
+  for (const auto& model : {by_token.get(), absorbed.get()}) {
+    Engine engine(*model, *backend, {.pages = 64, .remember_answers = true});
+    Request whole{.prompt = {5, 9, 2}, .max_new_tokens = 130};
+    const Answer answer = engine::generate(engine, {whole})[0][0];
+    for (const int kept : {1, 64, 70, 129}) {
+      Request rest = whole;
+      rest.prompt.insert(rest.prompt.end(), answer.tokens.begin(), answer.tokens.begin() + kept);
+      rest.answered = kept;
+      rest.max_new_tokens -= kept;
+      const Answer end = engine::generate(engine, {rest})[0][0];
+      EXPECT_TRUE(std::equal(end.tokens.begin(), end.tokens.end(), answer.tokens.begin() + kept)) << kept;
+      EXPECT_TRUE(std::equal(end.logp.begin(), end.logp.end(), answer.logp.begin() + kept)) << kept;
+    }
+    // The same tokens as a prompt are computed anew: nothing that was generated may be found.
+    const int64_t before = engine.stats().shared_tokens;
+    Request asked = whole;
+    asked.prompt.insert(asked.prompt.end(), answer.tokens.begin(), answer.tokens.end());
+    const Answer again = engine::generate(engine, {asked})[0][0];
+    Engine fresh(*model, *backend, {.pages = 64});
+    EXPECT_EQ(again.logp, engine::generate(fresh, {asked})[0][0].logp);
+    EXPECT_EQ(engine.stats().shared_tokens - before, model == absorbed.get() ? 128 : 0);
+  }
 }
 
 // What the trainer recomputes is what the rollout recorded, for any cut into micro-batches.

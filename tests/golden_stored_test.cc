@@ -58,7 +58,9 @@ std::vector<float> logits_of(Machine& m, const Model& model, const TensorEntry& 
   for (int64_t b = 0; b < sequences; ++b) rows.add({ids.data() + b * length, static_cast<size_t>(length)});
   std::unique_ptr<model::KvPool> pages;
   m.arena.reset();
-  const Tensor h = model.final_norm(m.ctx, model.body(m.ctx, rows.batch(pages, model.page_layout())));
+  model::Batch batch = rows.batch(pages, model.page_layout());
+  if (model.mla_form() == MlaForm::by_token) batch.prompt_spans = batch.spans.size();
+  const Tensor h = model.final_norm(m.ctx, model.body(m.ctx, batch));
   const Tensor logits = model.head(m.ctx, h);
   return {logits.f32(), logits.f32() + logits.size()};
 }
@@ -89,14 +91,13 @@ class GoldenStored : public ::testing::TestWithParam<Case> {};
 TEST_P(GoldenStored, LogitsAsExpectedAndAsExpandedWeightsGive) {
   const auto expected = SafetensorsFile::open(GetParam().expected);
   const bool gguf = GetParam().model.extension() == ".gguf";
-  for (const MlaForm form : {MlaForm::absorbed, MlaForm::expanded}) {
+  for (const MlaForm form : {MlaForm::absorbed, MlaForm::expanded, MlaForm::by_token}) {
     Machine m;
     const auto stored = stored_model(m, GetParam().model, form);
     const auto logits = logits_of(m, *stored, expected.at("input_ids"));
     const double error = max_difference(logits, expected.at("logits"));
     EXPECT_LE(error, gguf ? kGgufLogits : kLogits);
-    std::printf("%s %s: logits %.1e\n", GetParam().model.filename().c_str(),
-                form == MlaForm::absorbed ? "absorbed" : "expanded", error);
+    std::printf("%s %s: logits %.1e\n", GetParam().model.filename().c_str(), model::mla_form_name(form), error);
     const auto trainable = model::load_model(GetParam().model, {.mla_form = form});
     EXPECT_TRUE(logits == logits_of(m, *trainable, expected.at("input_ids")));
     if (!stored->config().mla()) break;
@@ -106,7 +107,7 @@ TEST_P(GoldenStored, LogitsAsExpectedAndAsExpandedWeightsGive) {
 // Multi-token prediction proposes, the model decides: the same tokens as without it, greedy and sampled.
 TEST_P(GoldenStored, SpeculativeIsPlain) {
   Machine m;
-  const auto model = stored_model(m, GetParam().model, MlaForm::absorbed);
+  const auto model = stored_model(m, GetParam().model, MlaForm::by_token);
   if (model->mtp_modules() == 0) GTEST_SKIP() << "no MTP";
   const auto generate = [&](bool draft, float temperature, engine::EngineStats& stats) {
     engine::Engine engine(*model, *m.backend, {.pages = 64, .max_sequences = 8, .draft = draft});

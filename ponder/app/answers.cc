@@ -21,15 +21,18 @@ int64_t affordable_pages(const model::Model& m) { return memory_bytes() / 4 / pa
 
 // --- Numerics --------------------------------------------------------------------------------------------------------
 
+model::MlaForm mla_form(const std::string& name, bool exact) {
+  using model::MlaForm;
+  for (const MlaForm form : {MlaForm::absorbed, MlaForm::expanded, MlaForm::by_token})
+    if (name == model::mla_form_name(form) && !(exact && form == MlaForm::by_token)) return form;
+  throw_error(Exit::usage, "--mla {}: absorbed{} is expected", name, exact ? " or expanded" : ", expanded or by-token");
+}
+
 model::ModelOptions model_options(const Arguments& args, bool exact) {
-  const std::string form = args.text("mla", exact ? "absorbed" : "auto"), cache = args.text("cache-type", "f32");
-  if (form != "absorbed" && form != "expanded" && form != "auto")
-    throw_error(Exit::usage, "--mla {}: absorbed, expanded or auto is expected", form);
+  const std::string cache = args.text("cache-type", "f32");
   if (cache != "f32")
     throw_error(Exit::usage, "--cache-type {}: this version keeps keys and values as f32 only", cache);
-  return {.stored = true,
-          .mla_form = form == "expanded" ? model::MlaForm::expanded : model::MlaForm::absorbed,
-          .generation = form == "auto"};
+  return {.stored = true, .mla_form = mla_form(args.text("mla", exact ? "absorbed" : "by-token"), exact)};
 }
 
 kernels::Activations activations_option(const Arguments& args, const LoadedModel& loaded, bool exact) {
@@ -40,8 +43,6 @@ kernels::Activations activations_option(const Arguments& args, const LoadedModel
     if (name == kernels::activations_name(a)) return a;
   throw_error(Exit::usage, "--activations {}: f32, bf16 or q8 is expected", name);
 }
-
-const char* mla_name(model::MlaForm form) { return form == model::MlaForm::expanded ? "expanded" : "absorbed"; }
 
 // --- Text ------------------------------------------------------------------------------------------------------------
 

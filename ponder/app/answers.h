@@ -23,10 +23,10 @@ class Arguments;
 
 // --activations, --mla and --cache-type. Scores are exact where nobody asks otherwise (`exact`); chat and generate take
 // activations in 8 bits for models in blocks, which is what these are made for.
-// The form of latent attention is likewise absorbed, or what model::generation_form says.
+// The form of latent attention is likewise absorbed, or by token, which is faster and makes no sense for a whole known text.
 model::ModelOptions model_options(const Arguments& args, bool exact);  // of the weights as stored
 kernels::Activations activations_option(const Arguments& args, const LoadedModel& loaded, bool exact);
-const char* mla_name(model::MlaForm form);  // "absorbed"
+model::MlaForm mla_form(const std::string& name, bool exact);
 
 // An answer's tokens as text, thinking apart. Special tokens (<bos>, <end>) are no text.
 class AnswerText {

@@ -227,7 +227,7 @@ int bench_model(const std::string& name, const Arguments& args) {
 
   engine::EngineConfig config{.activations = activations_option(args, loaded, false)};
   const std::string activations = kernels::activations_name(config.activations),
-                    mla = c.mla() ? mla_name(loaded.model->mla_form()) : "none";
+                    mla = c.mla() ? model::mla_form_name(loaded.model->mla_form()) : "none";
   const WeightNeeds draft_needs = weight_needs(*loaded.source, *machine.backend, options);
   options.mtp = false;
   const WeightNeeds needs = weight_needs(*loaded.source, *machine.backend, options);

@@ -64,7 +64,7 @@ class Chat {
       text += fmt::format(" (of {}: what fits into memory)", format_grouped(config.max_position_embeddings));
     text += fmt::format(", {} ({}), activations {}", sampling_text(sampling_), recommended_.origin,
                         kernels::activations_name(activations_));
-    if (config.mla()) text += fmt::format(", MLA {}", mla_name(loaded_.model->mla_form()));
+    if (config.mla()) text += fmt::format(", MLA {}", model::mla_form_name(loaded_.model->mla_form()));
     log_info("{}", dimmed(text));
     if (loaded_.task)
       log_info("{}", dimmed(fmt::format("{}: type a puzzle such as  {}   (Ctrl+C ends an answer, Ctrl+D the chat)",
@@ -325,23 +325,23 @@ int chat_command(const Arguments& args) {
                 loaded.path);
   Chat chat(args, loaded, machine);
   chat.greet();
-  install_stop_signals();
+  install_terminal_signals();
   LineReader reader("> ");
   for (;;) {
     const auto line = reader.read();
-    const bool interrupted = stop_requested();
+    const bool interrupted = stop_requested() && !end_requested();
     clear_stop_request();
     if (!line && interrupted && isatty(STDIN_FILENO)) continue;  // Ctrl+C before the line could be edited
-    if (!line) break;
+    if (!line && isatty(STDIN_FILENO)) log_info("");             // what comes next begins a line
+    if (!line) return interrupted || end_requested() ? static_cast<int>(Exit::resumable) : 0;
     try {
-      if (!chat.line(*line)) break;
+      if (!chat.line(*line)) return 0;
     } catch (const Error& e) {
       log_info("{}", e.what());
     }
     clear_stop_request();
     reader.push(chat.take_typed());
   }
-  return 0;
 }
 
 }  // namespace ponder::app

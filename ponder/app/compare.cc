@@ -159,12 +159,6 @@ std::pair<std::string, std::string> both(const std::string& list) {
   return {list.substr(0, comma), list.substr(comma + 1)};
 }
 
-model::MlaForm mla_form(const std::string& name) {
-  for (const auto form : {model::MlaForm::absorbed, model::MlaForm::expanded})
-    if (name == mla_name(form)) return form;
-  throw_error(Exit::usage, "--mla {}: absorbed or expanded is expected", name);
-}
-
 kernels::Activations activations_of(const std::string& name) {
   using kernels::Activations;
   for (const auto a : {Activations::f32, Activations::bf16, Activations::q8})
@@ -182,11 +176,12 @@ int compare_command(const Arguments& args) {
   const bool paging = args.has("allow-paging");
   const std::string &name_a = args.positional[0], &name_b = args.positional.back();
   const LoadedModel a =
-      load_any_model(name_a, machine, {.stored = true, .mtp = false, .mla_form = mla_form(mla.first)}, paging);
+      load_any_model(name_a, machine, {.stored = true, .mtp = false, .mla_form = mla_form(mla.first, true)}, paging);
   LoadedModel other;
   const bool same = name_a == name_b && mla.first == mla.second;
   if (!same)
-    other = load_any_model(name_b, machine, {.stored = true, .mtp = false, .mla_form = mla_form(mla.second)}, paging);
+    other =
+        load_any_model(name_b, machine, {.stored = true, .mtp = false, .mla_form = mla_form(mla.second, true)}, paging);
   const LoadedModel& b = same ? a : other;
   if (a.model->config().vocab_size != b.model->config().vocab_size)
     throw_error(Exit::data, "{} has {} tokens, {} has {}; only models with one vocabulary can be compared", a.path,

@@ -205,7 +205,7 @@ std::string answer_json(const Numerics& numerics, const Request& r, size_t index
   if (r.logprobs) w.member("logprobs", std::span<const float>(a.logp));  // NaN is null
   w.member("finish_reason", a.finish_reason()).member("stop_detail", stop_detail_name(a.detail));
   w.member("activations", kernels::activations_name(numerics.activations));
-  if (numerics.loaded->model->config().mla()) w.member("mla", mla_name(numerics.loaded->model->mla_form()));
+  if (numerics.loaded->model->config().mla()) w.member("mla", model::mla_form_name(numerics.loaded->model->mla_form()));
   w.end_object();
   return json;
 }

@@ -23,11 +23,12 @@ class Types {
   BlockType operator()(const std::string& name) const {
     for (const char* half : {model::kVb, model::kKb, model::kKbTransposed}) {
       if (!name.ends_with(half) || names_.count(name)) continue;
-      const std::string whole = name.substr(0, name.size() - std::string_view(half).size()) + "kv_b_proj.weight";
-      if (!names_.count(whole)) break;
-      const BlockType type = stored(whole);
+      const std::string prefix = name.substr(0, name.size() - std::string_view(half).size());
+      const bool cut = names_.count(prefix + "kv_b_proj.weight");  // else half is kKb, and the other way round there
+      const BlockType type = stored(prefix + (cut ? "kv_b_proj.weight" : model::kKbTransposed));
       const bool plain = type == BlockType::f32 || type == BlockType::f16 || type == BlockType::bf16;
-      return half == model::kKbTransposed && !plain ? BlockType::f32 : type;
+      const bool turned = !cut || half == model::kKbTransposed;
+      return turned && !plain ? BlockType::f32 : type;
     }
     return stored(name);
   }
@@ -75,6 +76,7 @@ WeightNeeds weight_needs(const model::WeightSource& source, const kernels::Backe
       const int64_t packed_bytes =
           matrices * static_cast<int64_t>(backend.packed_weight_bytes(packed, s.shape[0] / matrices, s.shape[1]));
       needs.packed += packed_bytes;
+      if (p.for_prompts) continue;
       (p.routed ? needs.routed : needs.dense) += bytes;
       (p.routed ? needs.routed_macs : needs.dense_macs) += static_cast<double>(s.size());
       if (!p.routed) continue;
@@ -91,7 +93,7 @@ constexpr int64_t kFloat = sizeof(float), kStepRows = engine::EngineConfig().max
 int64_t page_bytes(const model::ModelConfig& c, const model::ModelOptions& options, const UseSize& use) {
   const int64_t pages = use.sequences * ((use.context + kernels::kPageSize) / kernels::kPageSize);
   const int64_t layers = options.mtp ? c.kv_layers() : c.num_hidden_layers;
-  return pages * layers * model::page_layout(c, options.form(c)).page_floats() * kFloat;
+  return pages * layers * model::page_layout(c, options.mla_form).page_floats() * kFloat;
 }
 
 // Floats of one row that a layer has at once: what Block::forward and its parts make.
@@ -101,7 +103,10 @@ int64_t layer_floats(const model::ModelConfig& c, model::MlaForm form, bool moe)
   if (c.mla()) {
     const int64_t rope = c.qk_rope_head_dim, nope = c.qk_nope_head_dim, lora = c.kv_lora_rank, v = c.v_head_dim;
     n += 2 * c.q_lora_rank + heads * (nope + rope) + 2 * (lora + rope) + heads * v;
-    n += form == model::MlaForm::absorbed ? heads * (2 * lora + rope) : heads * (2 * nope + rope + v);
+    const int64_t absorbed = heads * (2 * lora + rope), expanded = heads * (2 * nope + rope + v);
+    n += form == model::MlaForm::absorbed   ? absorbed
+         : form == model::MlaForm::expanded ? expanded
+                                            : std::max(absorbed, heads * (nope + rope + v));
   } else {
     n += (2 * heads + 2 * c.num_key_value_heads) * c.head_width();
   }
@@ -139,9 +144,13 @@ MemoryNeeds memory_needs(const model::WeightSource& source, const kernels::Backe
   const int64_t rows = std::min(kStepRows, use.context * use.sequences);
   int64_t widest = 0;
   for (int layer = 0; layer < c.num_hidden_layers; ++layer)
-    widest = std::max(widest, layer_floats(c, options.form(c), c.moe_layer(layer)));
+    widest = std::max(widest, layer_floats(c, options.mla_form, c.moe_layer(layer)));
   const int64_t head = (std::min(use.sequences, rows) + 2 * backend.pool().size()) * c.vocab_size;
   needs.scratch = (rows * widest + head) * kFloat;
+  if (c.mla() && options.mla_form == model::MlaForm::by_token)  // a step's prompts are those of one or two sequences
+    needs.scratch += ops::mla_attend_latents_bytes(
+        {c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.kv_lora_rank},
+        use.context * std::min<int64_t>(use.sequences, 2));
   needs.program = (int64_t{24} << 20) + int64_t{256} * c.vocab_size;
   return needs;
 }

@@ -43,7 +43,7 @@ const OptionSpec kPaging = {
 const std::vector<OptionSpec> kNumerics = {
     {"activations", "f32|bf16|q8",
      "of products with stored weights (score: f32; else q8 for quantised models, bf16 for BF16)"},
-    {"mla", "absorbed|expanded|auto", "form of latent attention (score: absorbed; else auto: expanded with few heads)"},
+    {"mla", "absorbed|expanded|by-token", "form of latent attention (score: absorbed; else by-token)"},
     {"cache-type", "f32", "of keys and values"},
     kPaging,
 };
@@ -115,7 +115,7 @@ const std::vector<CommandSpec> kCommands = {
       {"repetitions", "N", "of a model: runs, of which the median counts (3)"},
       {"activations", "f32|bf16|q8",
        "of a model: what products round their input to (the default: q8 with block types, bf16 with BF16)"},
-      {"mla", "absorbed|expanded|auto", "of a model: form of latent attention (auto)"},
+      {"mla", "absorbed|expanded|by-token", "of a model: form of latent attention (by-token)"},
       kPaging},
      bench_command},
     {"report", "measure", "RUN", "write report.html and report.md of a run", kRunsDir, report_command},
@@ -137,7 +137,7 @@ const std::vector<CommandSpec> kCommands = {
      {{"context", "N", "tokens of a sequence, prompt and answer (4096, or what the model has)"},
       {"sequences", "S", "side by side (1)"},
       {"activations", "f32|bf16|q8", "what products round their input to"},
-      {"mla", "absorbed|expanded|auto", "form of latent attention (auto)"},
+      {"mla", "absorbed|expanded|by-token", "form of latent attention (by-token)"},
       kPaging},
      fit_command},
     {"convert",

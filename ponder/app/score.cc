@@ -170,7 +170,7 @@ class Output {
       w.end_array();
     }
     w.end_array().member("activations", kernels::activations_name(activations_));
-    if (loaded_.model->config().mla()) w.member("mla", mla_name(loaded_.model->mla_form()));
+    if (loaded_.model->config().mla()) w.member("mla", model::mla_form_name(loaded_.model->mla_form()));
     w.end_object();
     print_line(json);
   }

@@ -57,7 +57,8 @@ Engine::Engine(const model::Model& model, const kernels::Backend& backend, const
       backend_(backend),
       config_(completed(config, model)),
       cache_(config_.pages),
-      pool_(model.page_layout(), model.kv_layers(), cache_.pages()) {
+      pool_(model.page_layout(), model.kv_layers(), cache_.pages()),
+      by_token_(model.mla_form() == model::MlaForm::by_token) {
   config_.draft = config.draft && model.mtp_modules() > 0;
   events_.reserve(static_cast<size_t>(2 * config_.max_sequences));
 }
@@ -191,7 +192,7 @@ void Engine::admit() {
       // Full pages of the prompt that are still in memory; the last token is always computed, for its logits.
       uint64_t hash = version_;
       for (int64_t i = 0; (i + 1) * kPageSize < static_cast<int64_t>(s.tokens.size()); ++i) {
-        hash = KvCache::hash(hash, {s.tokens.data() + i * kPageSize, static_cast<size_t>(kPageSize)});
+        hash = page_hash(s, i, hash);
         const int32_t page = cache_.find(hash);
         if (page < 0) break;
         s.pages.push_back(page);
@@ -205,13 +206,22 @@ void Engine::admit() {
   }
 }
 
+// Of tokens up to the end of a full page. Where generated tokens are computed in another way than a prompt's, a page that
+// holds some is found only by requests for which these same tokens are generated.
+uint64_t Engine::page_hash(const Sequence& s, int64_t page, uint64_t previous) const {
+  const int64_t begin = page * kPageSize;
+  const uint64_t hash = KvCache::hash(previous, {s.tokens.data() + begin, static_cast<size_t>(kPageSize)});
+  if (!by_token_ || begin + kPageSize <= s.prompt) return hash;
+  const auto generated = static_cast<int32_t>(std::max<int64_t>(0, s.prompt - begin));
+  return KvCache::hash(hash, {&generated, 1});
+}
+
 void Engine::remember_pages(Sequence& s) {
   if (!config_.share_prefixes) return;
   const int64_t known = std::min(s.computed, config_.remember_answers ? s.confirmed() : s.prompt);
   while (static_cast<int64_t>(s.hashes.size() + 1) * kPageSize <= known) {
     const size_t i = s.hashes.size();
-    const uint64_t hash = KvCache::hash(i ? s.hashes.back() : version_,
-                                        {s.tokens.data() + i * kPageSize, static_cast<size_t>(kPageSize)});
+    const uint64_t hash = page_hash(s, static_cast<int64_t>(i), i ? s.hashes.back() : version_);
     cache_.remember(s.pages[i], hash);
     s.hashes.push_back(hash);
   }
@@ -227,6 +237,34 @@ void Engine::accept(Sequence& s, int32_t token, float logp, float entropy) {
   ++stats_.sampled;
 }
 
+// Who gets which rows of this step, the oldest sequences first; rows of prompts stand before the others.
+void Engine::plan_step() {
+  work_.clear(), sampled_.clear(), tokens_.clear(), positions_.clear(), spans_.clear();
+  int64_t budget = config_.max_step_rows;
+  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+    Sequence& s = *running_[i];
+    if (s.leader) continue;
+    const bool prompt = by_token_ && s.computed < s.prompt;
+    const int64_t end = prompt ? s.prompt : static_cast<int64_t>(s.tokens.size());
+    const int64_t count = std::min(end - s.computed, budget);
+    if (!reserve_pages(s, s.computed + count)) continue;  // waits; older sequences hold the pages
+    work_.push_back({&s, static_cast<int32_t>(work_.size()), static_cast<int32_t>(count), s.computed, prompt});
+    budget -= count;
+  }
+  if (by_token_)
+    std::sort(work_.begin(), work_.end(),
+              [](const Work& a, const Work& b) { return a.prompt != b.prompt ? a.prompt : a.row < b.row; });
+  prompt_spans_ = 0;
+  for (Work& w : work_) {
+    w.row = static_cast<int32_t>(tokens_.size());
+    const std::vector<int32_t>& tokens = w.sequence->tokens;
+    tokens_.insert(tokens_.end(), tokens.begin() + w.position, tokens.begin() + w.position + w.count);
+    for (int64_t p = w.position; p < w.position + w.count; ++p) positions_.push_back(static_cast<int32_t>(p));
+    spans_.push_back({w.row, w.count, static_cast<int32_t>(w.position), w.sequence->pages.data()});
+    prompt_spans_ += w.prompt;
+  }
+}
+
 std::span<const Event> Engine::step() {
   events_.clear();
   if (version_ != model_.params().version()) {  // old prefixes miss by themselves: the version salts their hash
@@ -240,27 +278,11 @@ std::span<const Event> Engine::step() {
   if (running_.empty()) return events_;
 
   arena_.reset();
-  work_.clear(), sampled_.clear(), tokens_.clear(), positions_.clear(), spans_.clear();
-  int64_t budget = config_.max_step_rows;
-  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
-    Sequence& s = *running_[i];
-    if (s.leader) continue;
-    const int64_t length = static_cast<int64_t>(s.tokens.size());
-    const int64_t count = std::min(length - s.computed, budget);
-    if (!reserve_pages(s, s.computed + count)) continue;  // waits; older sequences hold the pages
-    const int32_t row = static_cast<int32_t>(tokens_.size());
-    for (int64_t p = s.computed; p < s.computed + count; ++p) {
-      tokens_.push_back(s.tokens[static_cast<size_t>(p)]);
-      positions_.push_back(static_cast<int32_t>(p));
-    }
-    work_.push_back({&s, row, static_cast<int32_t>(count), s.computed});
-    spans_.push_back({row, static_cast<int32_t>(count), static_cast<int32_t>(s.computed), s.pages.data()});
-    budget -= count;
-  }
+  plan_step();
   PONDER_CHECK(!work_.empty(), "no sequence can go on with {} pages", cache_.pages());
 
   ops::Ctx ctx{.backend = backend_, .arena = arena_, .activations = config_.activations};
-  const Tensor x = model_.body(ctx, {tokens_, positions_, spans_, &pool_});
+  const Tensor x = model_.body(ctx, {tokens_, positions_, spans_, &pool_, prompt_spans_});
   // Rows that decide a token: the last confirmed one and, behind it, each draft. Followers whose prompt is complete now
   // read the same row and then have pages of their own.
   for (const Work& w : work_) {
@@ -333,12 +355,14 @@ std::span<const Event> Engine::step() {
 // known row proposes the token after the next one, by the same counters that will judge it.
 void Engine::draft_tokens(ops::Ctx& ctx, const Tensor& h) {
   tokens_.clear(), positions_.clear(), spans_.clear(), rows_.clear(), sampled_.clear();
+  prompt_spans_ = 0;
   for (const Work& w : work_) {
     Sequence& s = *w.sequence;
     const int64_t known = std::min<int64_t>(w.position + w.count, s.confirmed() - 1);
     if (s.finish != Finish::running || known <= w.position) continue;
     spans_.push_back({static_cast<int32_t>(tokens_.size()), static_cast<int32_t>(known - w.position),
                       static_cast<int32_t>(w.position), s.pages.data()});
+    prompt_spans_ += w.prompt;
     for (int64_t p = w.position; p < known; ++p) {
       rows_.push_back(static_cast<int32_t>(w.row + (p - w.position)));
       tokens_.push_back(s.tokens[static_cast<size_t>(p + 1)]);
@@ -348,7 +372,8 @@ void Engine::draft_tokens(ops::Ctx& ctx, const Tensor& h) {
       sampled_.push_back({&s, static_cast<int32_t>(tokens_.size()) - 1, 0});
   }
   if (tokens_.empty()) return;
-  const Tensor y = model_.mtp(ctx, 0, ops::gather_rows(ctx, h, rows_), {tokens_, positions_, spans_, &pool_});
+  const Tensor y =
+      model_.mtp(ctx, 0, ops::gather_rows(ctx, h, rows_), {tokens_, positions_, spans_, &pool_, prompt_spans_});
   if (sampled_.empty()) return;
   const Tensor tokens = sample(ctx, y).tokens;
   for (size_t i = 0; i < sampled_.size(); ++i) {

@@ -46,7 +46,7 @@ struct Request {
   Sampling sampling;
   int max_new_tokens = 512;
   std::vector<int32_t> stop_tokens;  // the answer ends with (and includes) the first of these
-  int answered = 0;                  // so many tokens at the prompt's end belong to the answer already: a continuation
+  int answered = 0;                  // so many tokens at the prompt's end were generated: a continuation
 };
 
 enum class Finish : uint8_t { running, stop, length, cancelled };
@@ -115,7 +115,9 @@ class Engine {
   void drop_pages(Sequence& s);
   void fork(const Sequence& leader, Sequence& s);
   void accept(Sequence& s, int32_t token, float logp, float entropy);
+  uint64_t page_hash(const Sequence& s, int64_t page, uint64_t previous) const;
   void remember_pages(Sequence& s);
+  void plan_step();
   struct Drawn {
     Tensor tokens, logp, entropy;
   };
@@ -129,6 +131,7 @@ class Engine {
   EngineConfig config_;
   KvCache cache_;
   model::KvPool pool_;
+  bool by_token_;
   Arena arena_;
   uint64_t version_ = 0;
   int64_t next_request_ = 0;
@@ -142,11 +145,13 @@ class Engine {
     Sequence* sequence;
     int32_t row, count;  // its rows in this batch
     int64_t position;    // of the first of them
+    bool prompt;         // these are tokens of a prompt, and the model's form is MlaForm::by_token
   };
   std::vector<Work> work_;
   std::vector<Sampled> sampled_;
   std::vector<int32_t> tokens_, positions_, rows_;
-  std::vector<kernels::Span> spans_;
+  std::vector<kernels::Span> spans_;  // in the order of work_
+  size_t prompt_spans_ = 0;
   std::vector<kernels::SampleRow> sample_rows_;
   std::vector<int32_t> counts_;  // of tokens in a sequence that is being penalised; zero in between
   std::vector<Event> events_;

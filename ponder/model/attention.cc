@@ -1,5 +1,8 @@
 #include "ponder/model/attention.h"
 
+#include <cstring>
+#include <vector>
+
 namespace ponder::model {
 
 using ops::Param;
@@ -81,17 +84,20 @@ class Mla final : public Attention {
         &params.vector(prefix + "kv_a_layernorm", {{prefix + "kv_a_layernorm.weight", 0, {d_.lora}}}, d_.lora, 1);
     if (params.stored()) {
       const int64_t h = d_.heads;
-      const bool transposed = form == MlaForm::absorbed;
-      const int64_t n = transposed ? d_.lora : d_.nope, k = transposed ? d_.nope : d_.lora;
-      k_b_ =
-          &params.matrix(prefix + "k_b", {{prefix + (transposed ? kKbTransposed : kKb), 0, {h * n, k}}}, h * n, k, 0);
-      k_b_->matrices = {.batch = h, .n = n, .k = k, .offset = 0, .stride = n * k};
-      v_b_ = &params.matrix(prefix + "v_b", {{prefix + kVb, 0, {h * d_.v, d_.lora}}}, h * d_.v, d_.lora, 0);
-      v_b_->matrices = {.batch = h, .n = d_.v, .k = d_.lora, .offset = 0, .stride = int64_t{d_.v} * d_.lora};
+      const auto half = [&](const char* name, int64_t n, int64_t k) {
+        Param& p = params.matrix(prefix + name, {{prefix + name, 0, {h * n, k}}}, h * n, k, 0);
+        p.matrices = {.batch = h, .n = n, .k = k, .offset = 0, .stride = n * k};
+        return &p;
+      };
+      if (form != MlaForm::absorbed) k_b_ = half(kKb, d_.nope, d_.lora);
+      if (form != MlaForm::expanded) k_b_transposed_ = half(kKbTransposed, d_.lora, d_.nope);
+      if (form == MlaForm::by_token) k_b_->for_prompts = true;
+      v_b_ = half(kVb, d_.v, d_.lora);
     } else {
       const int64_t head_rows = d_.nope + d_.v;
-      k_b_ = v_b_ = &params.matrix(prefix + "kv_b", {{prefix + "kv_b_proj.weight", 0, {d_.heads * head_rows, d_.lora}}},
-                                   d_.heads * head_rows, d_.lora, fan_in_std(d_.lora));
+      k_b_ = k_b_transposed_ = v_b_ =
+          &params.matrix(prefix + "kv_b", {{prefix + "kv_b_proj.weight", 0, {d_.heads * head_rows, d_.lora}}},
+                         d_.heads * head_rows, d_.lora, fan_in_std(d_.lora));
       k_b_->matrices = {.batch = d_.heads,
                         .n = d_.v,
                         .k = d_.lora,
@@ -109,25 +115,57 @@ class Mla final : public Attention {
     if (q_lora_) q = ops::linear(ctx, ops::rms_norm(ctx, q, *q_norm_, kLatentEps), *q_b_);
     const Tensor latent =
         ops::mla_latent(ctx, a.columns(a.cols() - kv, kv), *kv_norm_, kLatentEps, d_, rope, batch.positions);
-    if (form_ == MlaForm::absorbed) {
-      const Tensor q_absorbed = ops::mla_absorb_query(ctx, q, *k_b_, d_, rope, batch.positions);
-      const Tensor u =
-          ops::attention(ctx, q_absorbed, latent, latent.columns(0, d_.lora), d_.heads, scale_, kv_ref(batch, layer_));
-      return ops::linear(ctx, ops::mla_absorb_output(ctx, u, *v_b_, d_), *o_);
+    const ops::KvRef pages = kv_ref(batch, layer_);
+    if (form_ == MlaForm::expanded) {
+      const auto [k, v] = ops::mla_expand(ctx, latent, *k_b_, *v_b_, d_, {0, d_.heads});
+      const Tensor q_rotated = ops::mla_expand_query(ctx, q, d_, rope, batch.positions);
+      return ops::linear(ctx, ops::attention(ctx, q_rotated, k, v, d_.heads, scale_, pages), *o_);
     }
-    const auto [k, v] = ops::mla_expand(ctx, latent, *k_b_, *v_b_, d_);
-    const Tensor q_rotated = ops::mla_expand_query(ctx, q, d_, rope, batch.positions);
-    return ops::linear(ctx, ops::attention(ctx, q_rotated, k, v, d_.heads, scale_, kv_ref(batch, layer_)), *o_);
+    if (batch.prompt_spans > 0) return ops::linear(ctx, by_token(ctx, q, latent, batch, rope, pages), *o_);
+    const Tensor q_absorbed = ops::mla_absorb_query(ctx, q, *k_b_transposed_, d_, rope, batch.positions);
+    const Tensor u = ops::attention(ctx, q_absorbed, latent, latent.columns(0, d_.lora), d_.heads, scale_, pages);
+    return ops::linear(ctx, ops::mla_absorb_output(ctx, u, *v_b_, d_), *o_);
   }
 
  private:
+  // The outputs of all heads: rows of prompts first, then the others.
+  Tensor by_token(ops::Ctx& ctx, const Tensor& q, const Tensor& latent, const Batch& batch, const ops::RopeTable& rope,
+                  ops::KvRef pages) const {
+    const int64_t rows = q.rows();
+    const kernels::Span& last = batch.spans[batch.prompt_spans - 1];
+    const int64_t prompt = last.row + last.count;
+    ops::store_kv(ctx, latent, latent.columns(0, d_.lora), pages);
+    const Tensor out = ctx.empty({rows, int64_t{d_.heads} * d_.v});
+    const auto positions = [&](int64_t begin, int64_t n) {
+      return batch.positions.subspan(static_cast<size_t>(begin), static_cast<size_t>(n));
+    };
+    pages.spans = batch.spans.first(batch.prompt_spans);
+    const Tensor q_rotated = ops::mla_expand_query(ctx, q.row_range(0, prompt), d_, rope, positions(0, prompt));
+    ops::mla_attend_latents(ctx, q_rotated, *k_b_, *v_b_, d_, scale_, pages, out.row_range(0, prompt));
+    if (prompt == rows) return out;
+
+    const int64_t n = rows - prompt;
+    std::vector<kernels::Span> others(batch.spans.begin() + static_cast<int64_t>(batch.prompt_spans),
+                                      batch.spans.end());
+    for (kernels::Span& s : others) s.row -= static_cast<int32_t>(prompt);
+    pages.spans = others;
+    const Tensor q_absorbed =
+        ops::mla_absorb_query(ctx, q.row_range(prompt, n), *k_b_transposed_, d_, rope, positions(prompt, n));
+    const Tensor u = ctx.empty({n, int64_t{d_.heads} * d_.lora});
+    ops::attend(ctx, q_absorbed, d_.heads, scale_, pages, u);
+    const Tensor o = ops::mla_absorb_output(ctx, u, *v_b_, d_);
+    for (int64_t r = 0; r < n; ++r)
+      std::memcpy(out.row(prompt + r), o.row(r), static_cast<size_t>(o.cols()) * sizeof(float));
+    return out;
+  }
+
   static constexpr float kLatentEps = 1e-6f;
   int layer_;
   MlaForm form_;
   ops::MlaDims d_;
   int q_lora_;
   float scale_;
-  Param *a_, *q_norm_ = nullptr, *q_b_ = nullptr, *kv_norm_, *k_b_, *v_b_, *o_;
+  Param *a_, *q_norm_ = nullptr, *q_b_ = nullptr, *kv_norm_, *k_b_ = nullptr, *k_b_transposed_ = nullptr, *v_b_, *o_;
 };
 
 }  // namespace

@@ -7,16 +7,19 @@ namespace ponder::model {
 
 using kernels::kPageSize;
 
-kernels::PageLayout page_layout(const ModelConfig& c, MlaForm form) {
-  if (!c.mla()) return {c.num_key_value_heads, c.head_width(), c.head_width()};
-  if (form == MlaForm::absorbed) return {1, c.kv_lora_rank + c.qk_rope_head_dim, c.kv_lora_rank};
-  return {c.num_attention_heads, c.qk_nope_head_dim + c.qk_rope_head_dim, c.v_head_dim};
+const char* mla_form_name(MlaForm form) {
+  switch (form) {
+    case MlaForm::absorbed: return "absorbed";
+    case MlaForm::expanded: return "expanded";
+    case MlaForm::by_token: break;
+  }
+  return "by-token";
 }
 
-MlaForm generation_form(const ModelConfig& c) {
-  const bool small =
-      c.mla() && page_layout(c, MlaForm::expanded).page_floats() <= 3 * page_layout(c, MlaForm::absorbed).page_floats();
-  return small ? MlaForm::expanded : MlaForm::absorbed;
+kernels::PageLayout page_layout(const ModelConfig& c, MlaForm form) {
+  if (!c.mla()) return {c.num_key_value_heads, c.head_width(), c.head_width()};
+  if (form != MlaForm::expanded) return {1, c.kv_lora_rank + c.qk_rope_head_dim, c.kv_lora_rank};
+  return {c.num_attention_heads, c.qk_nope_head_dim + c.qk_rope_head_dim, c.v_head_dim};
 }
 
 KvPool::KvPool(const kernels::PageLayout& layout, int layers, int64_t pages)

@@ -16,15 +16,14 @@
 
 namespace ponder::model {
 
-// Absorbed: pages hold the latent, one head shared by all queries; expanded: keys and values of every head.
-enum class MlaForm { absorbed, expanded };
+// Absorbed: pages hold the latent, one head shared by all queries, and queries are taken into its space. Expanded: pages
+// hold keys and values of every head. By token: pages hold the latent; tokens of a prompt attend to keys and values made
+// from it (less arithmetic for many rows), generated ones in its own space (fewer bytes for one row). The form is a
+// property of the token, whatever batch it is in.
+enum class MlaForm { absorbed, expanded, by_token };
+const char* mla_form_name(MlaForm form);  // absorbed, expanded, by-token
 
 kernels::PageLayout page_layout(const ModelConfig& config, MlaForm form);
-
-// The form that generation takes unless somebody chooses: expanded where its pages hold at most three times as much,
-// for it needs less arithmetic (measured on 8 heads: prompts are a quarter faster); with more heads absorbed. Whatever
-// compares log-probs with training takes absorbed.
-MlaForm generation_form(const ModelConfig& config);
 
 class KvPool {
  public:
@@ -49,6 +48,9 @@ struct Batch {
   std::span<const int32_t> positions;    // [T]
   std::span<const kernels::Span> spans;  // which rows belong to which sequence, and its pages
   const KvPool* kv = nullptr;
+  // So many spans at the beginning are tokens of prompts (MlaForm::by_token only). Whole known texts, as in training and
+  // scoring, count as generated.
+  size_t prompt_spans = 0;
 };
 
 // Whole sequences laid one below the other with pages of a scratch pool: training, scoring, evaluation of a loss.

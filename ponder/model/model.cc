@@ -27,7 +27,7 @@ Tensor Block::forward(ops::Ctx& ctx, const Tensor& x, const Batch& batch, const 
 }
 
 Model::Model(ModelConfig config, const ModelOptions& options)
-    : config_(std::move(config)), form_(options.form(config_)), params_(options.stored), rope_(config_) {
+    : config_(std::move(config)), form_(options.mla_form), params_(options.stored), rope_(config_) {
   if (!options.mtp) config_.num_nextn_predict_layers = 0;
   validate(config_);
   const int64_t v = config_.vocab_size, d = config_.hidden_size;

@@ -24,9 +24,6 @@ struct ModelOptions {
   bool declare_only = false;  // no memory: only the list of parameters, for conversion
   bool mtp = true;            // false: multi-token prediction modules are left out even if the config has some
   MlaForm mla_form = MlaForm::absorbed;
-  bool generation = false;  // takes generation_form(config) in place of mla_form
-
-  MlaForm form(const ModelConfig& config) const { return generation ? generation_form(config) : mla_form; }
 };
 
 // What a forward pass found out on its way, for whoever asks.

@@ -41,17 +41,20 @@ double causal_pairs(std::span<const kernels::Span> spans) {
 }
 }  // namespace
 
-Tensor attention(Ctx& ctx, const Tensor& q, const Tensor& k, const Tensor& v, int heads, float scale, const KvRef& kv) {
+void store_kv(Ctx& ctx, const Tensor& k, const Tensor& v, const KvRef& kv) {
   const kernels::PageLayout l = kv.layout;
-  const int64_t rows = q.rows();
-  PONDER_CHECK(q.cols() == int64_t{heads} * l.dk && k.cols() == int64_t{l.kv_heads} * l.dk &&
-                   v.cols() == int64_t{l.kv_heads} * l.dv,
-               "attention: q {}, k {}, v {} with {} heads over {} of {} and {}", q.shape_string(), k.shape_string(),
-               v.shape_string(), heads, l.kv_heads, l.dk, l.dv);
+  PONDER_CHECK(k.cols() == int64_t{l.kv_heads} * l.dk && v.cols() == int64_t{l.kv_heads} * l.dv,
+               "store_kv: k {}, v {} with {} of {} and {}", k.shape_string(), v.shape_string(), l.kv_heads, l.dk, l.dv);
   ctx.backend.store_kv(
       {.layout = l, .spans = kv.spans, .k = k.f32(), .ldk = k.ld, .v = v.f32(), .ldv = v.ld, .pages = kv.pages});
-  Tensor out = ctx.empty({rows, int64_t{heads} * l.dv});
-  const Tensor lse = ctx.tape ? ctx.empty({rows, heads}) : Tensor{};
+}
+
+namespace {
+void attend(Ctx& ctx, const Tensor& q, int heads, float scale, const KvRef& kv, const Tensor& out, const Tensor& lse) {
+  const kernels::PageLayout l = kv.layout;
+  PONDER_CHECK(q.cols() == int64_t{heads} * l.dk && out.cols() == int64_t{heads} * l.dv,
+               "attention: q {}, out {} with {} heads over {} of {} and {}", q.shape_string(), out.shape_string(),
+               heads, l.kv_heads, l.dk, l.dv);
   ctx.backend.attention({.layout = l,
                          .heads = heads,
                          .scale = scale,
@@ -63,6 +66,21 @@ Tensor attention(Ctx& ctx, const Tensor& q, const Tensor& k, const Tensor& v, in
                          .ldo = out.ld,
                          .lse = lse.f32()});
   ctx.flops += 2.0 * causal_pairs(kv.spans) * heads * (l.dk + l.dv);
+}
+}  // namespace
+
+void attend(Ctx& ctx, const Tensor& q, int heads, float scale, const KvRef& kv, const Tensor& out) {
+  PONDER_CHECK(!ctx.tape, "keys and values of earlier passes have no gradients");
+  attend(ctx, q, heads, scale, kv, out, {});
+}
+
+Tensor attention(Ctx& ctx, const Tensor& q, const Tensor& k, const Tensor& v, int heads, float scale, const KvRef& kv) {
+  const kernels::PageLayout l = kv.layout;
+  const int64_t rows = q.rows();
+  store_kv(ctx, k, v, kv);
+  Tensor out = ctx.empty({rows, int64_t{heads} * l.dv});
+  const Tensor lse = ctx.tape ? ctx.empty({rows, heads}) : Tensor{};
+  attend(ctx, q, heads, scale, kv, out, lse);
   if (ctx.tape) {
     for (const kernels::Span& s : kv.spans) PONDER_CHECK(s.position == 0, "training attends over whole sequences");
     ctx.tape->record([=](Ctx& ctx, Tape& tape) {

@@ -260,16 +260,17 @@ Tensor mla_expand_query(Ctx& ctx, const Tensor& q, const MlaDims& d, const RopeT
   return y;
 }
 
-KeysValues mla_expand(Ctx& ctx, const Tensor& latent, Param& k_b, Param& v_b, const MlaDims& d) {
-  const int64_t rows = latent.rows(), kh = d.nope + d.rope;
-  PONDER_CHECK(latent.cols() == d.lora + d.rope, "mla_expand: {}", latent.shape_string());
-  Tensor k = ctx.empty({rows, d.heads * kh}), v = ctx.empty({rows, int64_t{d.heads} * d.v});
+KeysValues mla_expand(Ctx& ctx, const Tensor& latent, Param& k_b, Param& v_b, const MlaDims& d, HeadRange heads) {
+  const int64_t rows = latent.rows(), kh = d.nope + d.rope, n_heads = heads.count;
+  const bool all = heads.count == d.heads;
+  PONDER_CHECK(latent.cols() == d.lora + d.rope && (all || !ctx.tape), "mla_expand: {}", latent.shape_string());
+  Tensor k = ctx.empty({rows, n_heads * kh}), v = ctx.empty({rows, n_heads * d.v});
   // k_h [T, nope] = c W_UK_h^T,  v_h [T, v] = c W_UV_h^T
   const auto product = [&](Param& w, const float* weights, int64_t n, const Tensor& y, int64_t y_head,
                            const float* packed) {
     if (w.stored)
       multiply_stored(
-          ctx, w,
+          ctx, w, heads.first, n_heads,
           {.m = rows, .k = d.lora, .a = latent.f32(), .lda = latent.ld, .c = y.f32(), .ldc = y.ld, .c_stride = y_head});
     else
       ctx.backend.gemm({.layout = Layout::nt,
@@ -278,20 +279,20 @@ KeysValues mla_expand(Ctx& ctx, const Tensor& latent, Param& k_b, Param& v_b, co
                         .k = d.lora,
                         .a = latent.f32(),
                         .lda = latent.ld,
-                        .b = weights,
+                        .b = weights + heads.first * head_weights(d),
                         .ldb = d.lora,
                         .c = y.f32(),
                         .ldc = y.ld,
                         .packed_b = packed,
-                        .batch = d.heads,
+                        .batch = n_heads,
                         .b_stride = head_weights(d),
                         .c_stride = y_head});
   };
   product(k_b, w_uk(k_b), d.nope, k, kh, nullptr);
-  product(v_b, w_uv(v_b, d), d.v, v, d.v, v_b.stored ? nullptr : v_b.packed(ctx.backend));
-  ctx.flops += 2.0 * static_cast<double>(rows) * d.heads * (d.nope + d.v) * d.lora;
+  product(v_b, w_uv(v_b, d), d.v, v, d.v, v_b.stored || !all ? nullptr : v_b.packed(ctx.backend));
+  ctx.flops += 2.0 * static_cast<double>(rows * n_heads) * (d.nope + d.v) * d.lora;
   for (int64_t r = 0; r < rows; ++r)
-    for (int h = 0; h < d.heads; ++h)
+    for (int64_t h = 0; h < n_heads; ++h)
       std::memcpy(k.row(r) + h * kh + d.nope, latent.row(r) + d.lora, static_cast<size_t>(d.rope) * sizeof(float));
   if (ctx.tape)
     ctx.tape->record([=, kv_b = &k_b](Ctx& ctx, Tape& tape) {

@@ -48,13 +48,16 @@ struct KvRef {
 // Stores k and v into the pages, then attends over all that the pages hold up to each query's position.
 // `v` may be the leading columns of `k` (MLA's latent). With a tape every span must be a whole sequence.
 Tensor attention(Ctx& ctx, const Tensor& q, const Tensor& k, const Tensor& v, int heads, float scale, const KvRef& kv);
+// The two halves of it, for inference; `out` [T, H * dv] may be columns of a wider tensor.
+void store_kv(Ctx& ctx, const Tensor& k, const Tensor& v, const KvRef& kv);
+void attend(Ctx& ctx, const Tensor& q, int heads, float scale, const KvRef& kv, const Tensor& out);
 
 // Multi-head latent attention (DeepSeek-V2 section 2.1; reference equations in docs/paper-map.md).
 struct MlaDims {
   int heads, nope, rope, v, lora;
 };
 // `k_b` and `v_b`: the Param kv_b of released checkpoints, twice; of stored weights the two halves of it, W_UK and W_UV
-// of all heads, W_UK transposed per head in the absorbed form (as GGUF has it).
+// of all heads, W_UK transposed per head for absorbed queries (as GGUF has it).
 // [c | k^R] = [RMSNorm(c_raw) | RoPE(k_raw)]: what the cache holds, and the key that all heads share.
 Tensor mla_latent(Ctx& ctx, const Tensor& kv_a, Param& norm, float eps, const MlaDims& d, const RopeTable& table,
                   std::span<const int32_t> positions);
@@ -68,7 +71,17 @@ Tensor mla_expand_query(Ctx& ctx, const Tensor& q, const MlaDims& d, const RopeT
 struct KeysValues {
   Tensor k, v;
 };
-KeysValues mla_expand(Ctx& ctx, const Tensor& latent, Param& k_b, Param& v_b, const MlaDims& d);
+struct HeadRange {
+  int first, count;
+};
+KeysValues mla_expand(Ctx& ctx, const Tensor& latent, Param& k_b, Param& v_b, const MlaDims& d, HeadRange heads);
+// Attention in the expanded form over pages of latents (`kv`, stored already) for rotated queries q [T, H * (nope + rope)]:
+// keys and values of all positions that the spans see are made again, of as many heads at a time as `bytes` hold (one at
+// least). Inference only.
+constexpr int64_t kMlaExpandedBytes = int64_t{32} << 20;
+void mla_attend_latents(Ctx& ctx, const Tensor& q, Param& k_b, Param& v_b, const MlaDims& d, float scale,
+                        const KvRef& kv, const Tensor& out, int64_t bytes = kMlaExpandedBytes);
+int64_t mla_attend_latents_bytes(const MlaDims& d, int64_t positions);  // of memory that it takes for so many
 
 // Mixture of experts (DeepSeek-V3 report, section 2.1.2).
 struct RouterConfig {

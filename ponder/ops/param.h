@@ -53,9 +53,10 @@ struct Param {
   };
   Matrices matrices;
 
-  bool looked_up = false;  // rows are read by id (embedding)
-  bool multiplied = true;  // products read it (false: an embedding with a head of its own)
-  bool routed = false;     // one matrix an expert, of which a token passes through those that the router chose
+  bool looked_up = false;    // rows are read by id (embedding)
+  bool multiplied = true;    // products read it (false: an embedding with a head of its own)
+  bool routed = false;       // one matrix an expert, of which a token passes through those that the router chose
+  bool for_prompts = false;  // generated tokens do not pass through (the expanded half of model::MlaForm::by_token)
   // Share of the numbers that a generated token passes through: experts K / E; look-ups and MTP modules 0.
   double visited = 1;
   std::unique_ptr<StoredWeights> stored;
