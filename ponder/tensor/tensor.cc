@@ -1,10 +1,9 @@
 #include "ponder/tensor/tensor.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <new>
-#include <vector>
 
 namespace ponder {
 
@@ -100,53 +99,54 @@ Buffer::Buffer(size_t bytes) : bytes_(bytes) {
 
 void Buffer::Free::operator()(void* p) const { munmap(p, bytes); }
 
-struct Arena::Chunks {
-  std::vector<Buffer> list;
-};
-void Arena::Free::operator()(Chunks* c) const { delete c; }
+namespace {
 
-Arena::Arena(size_t initial_bytes) : chunks_(new Chunks) {
-  if (initial_bytes) chunks_->list.emplace_back(initial_bytes);
+// Addresses for as much as the machine could hold, or for what a limit (ulimit -v) leaves.
+size_t address_room() {
+  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)) / kHugePage *
+         kHugePage;
+}
+char* reserve_addresses(size_t& bytes) {
+  constexpr size_t kLeast = size_t{64} << 20;
+  for (; bytes >= kLeast; bytes /= 2) {
+    void* p = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p != MAP_FAILED) return static_cast<char*>(p);
+  }
+  throw_error(Exit::resources, "cannot get {} MiB of address space (see `ulimit -v`)", kLeast >> 20);
 }
 
+}  // namespace
+
+// Addresses are reserved once, so that a step never has to move to larger memory, which would have to be cleared by the
+// system anew (12 % of a prompt of SmolLM2's size).
 void* Arena::allocate(size_t bytes) {
   bytes = (bytes + 63) / 64 * 64;
-  auto& list = chunks_->list;
-  while (chunk_ < list.size() && offset_ + bytes > list[chunk_].bytes()) {
-    ++chunk_;
-    offset_ = 0;
-  }
-  if (chunk_ == list.size()) {
-    list.emplace_back(std::max({bytes, reserved() / 2, size_t{1} << 20}));
-    offset_ = 0;
-  }
-  void* p = static_cast<char*>(list[chunk_].data()) + offset_;
+  if (offset_ + bytes > usable_) grow(offset_ + bytes);
+  void* p = base_ + offset_;
   offset_ += bytes;
-  used_ += bytes;
-  peak_ = std::max(peak_, used_);
+  peak_ = std::max(peak_, offset_);
   return p;
 }
 
-void Arena::reset() {
-  auto& list = chunks_->list;
-  if (list.size() > 1) {  // one chunk next time: no gaps, no walking
-    const size_t total = reserved();
-    list.clear();
-    list.emplace_back(total);
+void Arena::grow(size_t needed) {
+  if (!memory_) {
+    size_t room = address_room();
+    char* p = reserve_addresses(room);
+    memory_ = {p, Free{room}};
+    const auto skipped = -reinterpret_cast<uintptr_t>(p) % kHugePage;
+    base_ = p + skipped;
+    room_ = room - skipped;
   }
-  chunk_ = offset_ = used_ = 0;
+  const size_t wanted = (std::max(needed, usable_ + usable_ / 2) + kHugePage - 1) / kHugePage * kHugePage;
+  const size_t usable = std::min(wanted, room_);
+  if (needed > usable || mprotect(base_ + usable_, usable - usable_, PROT_READ | PROT_WRITE) != 0)
+    throw_error(Exit::resources,
+                "a step needs {} MiB of memory, of which the system gives {}; fewer rows at a time need less",
+                needed >> 20, usable_ >> 20);
+  madvise(base_ + usable_, usable - usable_, MADV_HUGEPAGE);
+  usable_ = usable;
 }
 
-void Arena::release(const Mark& m) {
-  chunk_ = m.chunk;
-  offset_ = m.offset;
-  used_ = m.used;
-}
-
-size_t Arena::reserved() const {
-  size_t n = 0;
-  for (const Buffer& b : chunks_->list) n += b.bytes();
-  return n;
-}
+void Arena::Free::operator()(char* p) const { munmap(p, bytes); }
 
 }  // namespace ponder

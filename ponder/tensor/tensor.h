@@ -76,30 +76,29 @@ class Buffer {
   size_t bytes_ = 0;
 };
 
-// A bump allocator for one step: `allocate` until `reset`. It grows while the program warms up and then allocates
-// nothing more; `peak()` is what a memory plan is checked against.
+// A bump allocator for one step: `allocate` until `reset`. It grows while the program warms up and then asks the system
+// for nothing more; `peak()` is what a memory plan is checked against.
 class Arena {
  public:
-  explicit Arena(size_t initial_bytes = 0);
   void* allocate(size_t bytes);  // 64-byte aligned, not zeroed
-  void reset();                  // everything is free again; joins its chunks into one
-  size_t used() const { return used_; }
+  void reset() { offset_ = 0; }  // everything is free again
+  size_t used() const { return offset_; }
   size_t peak() const { return peak_; }
-  size_t reserved() const;
+  size_t reserved() const { return usable_; }
 
-  struct Mark {
-    size_t chunk, offset, used;
-  };
-  Mark mark() const { return {chunk_, offset_, used_}; }
-  void release(const Mark& m);  // frees what was allocated since
+  using Mark = size_t;
+  Mark mark() const { return offset_; }
+  void release(Mark m) { offset_ = m; }  // frees what was allocated since
 
  private:
-  struct Chunks;
+  void grow(size_t needed);
   struct Free {
-    void operator()(Chunks* c) const;
+    size_t bytes;
+    void operator()(char* p) const;
   };
-  std::unique_ptr<Chunks, Free> chunks_;
-  size_t chunk_ = 0, offset_ = 0, used_ = 0, peak_ = 0;
+  std::unique_ptr<char, Free> memory_;  // reserved addresses; from base_ on `usable_` bytes can be used
+  char* base_ = nullptr;
+  size_t room_ = 0, usable_ = 0, offset_ = 0, peak_ = 0;
 };
 
 }  // namespace ponder
