@@ -11,18 +11,18 @@ using kernels::Span;
 
 namespace {
 
-// Of one head: its keys and values as rows, and in pages.
-int64_t head_bytes(const MlaDims& d, int64_t pages) {
-  return 2 * pages * kPageSize * (d.nope + d.rope + d.v) * int64_t{sizeof(float)};
-}
+// Pages whose keys and values are made at once: enough rows for products of a good size.
+constexpr int64_t kPagesAtOnce = 16;
+
+int64_t head_floats(const MlaDims& d) { return kPageSize * int64_t{d.nope + d.rope + d.v}; }  // of one head in a page
 int64_t head_groups(const MlaDims& d, int64_t pages, int64_t bytes) {
-  return std::clamp<int64_t>((d.heads * head_bytes(d, pages) + bytes - 1) / bytes, 1, d.heads);
+  const int64_t all = d.heads * pages * head_floats(d) * int64_t{sizeof(float)};
+  return std::clamp<int64_t>((all + bytes - 1) / bytes, 1, d.heads);
 }
 
 // The pages that some spans see, each once however many sequences share it, with the positions in use of each.
 struct Seen {
   std::span<int32_t> pages, rows;  // in ascending order
-  int64_t total = 0;               // rows
 
   int32_t index(int32_t page) const {
     return static_cast<int32_t>(std::lower_bound(pages.begin(), pages.end(), page) - pages.begin());
@@ -49,15 +49,16 @@ Seen seen_pages(Ctx& ctx, std::span<const Span> spans) {
       int32_t& rows = seen.rows[static_cast<size_t>(seen.index(s.pages[i]))];
       rows = std::max(rows, std::min<int32_t>(kPageSize, end_of(s) - static_cast<int32_t>(i * kPageSize)));
     }
-  for (const int32_t rows : seen.rows) seen.total += rows;
   return seen;
 }
 
-// [c | k^R] of the positions in use, page after page.
-Tensor latents(Ctx& ctx, const Seen& seen, const KvRef& kv, const MlaDims& d) {
-  const Tensor out = ctx.empty({seen.total, int64_t{d.lora + d.rope}});
+// [c | k^R] of the positions in use in pages [begin, end), page after page.
+Tensor latents(Ctx& ctx, const Seen& seen, size_t begin, size_t end, const KvRef& kv, const MlaDims& d) {
+  int64_t rows = 0;
+  for (size_t i = begin; i < end; ++i) rows += seen.rows[i];
+  const Tensor out = ctx.empty({rows, int64_t{d.lora + d.rope}});
   float* to = out.f32();
-  for (size_t i = 0; i < seen.pages.size(); ++i) {
+  for (size_t i = begin; i < end; ++i) {
     const float* keys = kv.pages + seen.pages[i] * kv.layout.page_floats();  // [lora + rope][64]
     const float* values = keys + int64_t{kPageSize} * kv.layout.dk;          // [64][lora]
     for (int64_t r = 0; r < seen.rows[i]; ++r, to += out.ld) {
@@ -71,9 +72,10 @@ Tensor latents(Ctx& ctx, const Seen& seen, const KvRef& kv, const MlaDims& d) {
 }  // namespace
 
 int64_t mla_attend_latents_bytes(const MlaDims& d, int64_t positions) {
-  const int64_t pages = (positions + kPageSize - 1) / kPageSize, groups = head_groups(d, pages, kMlaExpandedBytes);
-  return (d.heads + groups - 1) / groups * head_bytes(d, pages) +
-         positions * (d.lora + d.rope) * int64_t{sizeof(float)};
+  const int64_t pages = (positions + kPageSize - 1) / kPageSize, groups = head_groups(d, pages, kMlaExpandedBytes),
+                heads = (d.heads + groups - 1) / groups, at_once = std::min(pages, kPagesAtOnce);
+  return (heads * (pages + at_once) * head_floats(d) + at_once * kPageSize * (d.lora + d.rope)) *
+         int64_t{sizeof(float)};
 }
 
 void mla_attend_latents(Ctx& ctx, const Tensor& q, Param& k_b, Param& v_b, const MlaDims& d, float scale,
@@ -83,18 +85,15 @@ void mla_attend_latents(Ctx& ctx, const Tensor& q, Param& k_b, Param& v_b, const
                "mla_attend_latents: q {}, out {}", q.shape_string(), out.shape_string());
   const Arena::Mark mark = ctx.arena.mark();
   const Seen seen = seen_pages(ctx, kv.spans);
-  const Tensor latent = latents(ctx, seen, kv, d);
+  const size_t n_pages = seen.pages.size();
 
   // Page i of the expanded ones is the i-th that is seen; the sequences find theirs through tables of their own.
-  const auto n_pages = static_cast<int64_t>(seen.pages.size());
-  const auto table = integers(ctx, n_pages);
-  for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i);
+  const auto table = integers(ctx, static_cast<int64_t>(n_pages));
+  for (size_t i = 0; i < n_pages; ++i) table[i] = static_cast<int32_t>(i);
   const auto span_memory = [&](size_t n) {
     return std::span(static_cast<Span*>(ctx.arena.allocate(n * sizeof(Span))), n);
   };
-  const auto stored = span_memory(seen.pages.size()), asked = span_memory(kv.spans.size());
-  for (int32_t i = 0, row = 0; i < n_pages; row += seen.rows[static_cast<size_t>(i++)])
-    stored[static_cast<size_t>(i)] = {row, seen.rows[static_cast<size_t>(i)], 0, &table[static_cast<size_t>(i)]};
+  const auto stored = span_memory(n_pages), asked = span_memory(kv.spans.size());
   for (size_t i = 0; i < asked.size(); ++i) {
     const Span& s = kv.spans[i];
     const auto pages = integers(ctx, pages_of(s));
@@ -102,16 +101,23 @@ void mla_attend_latents(Ctx& ctx, const Tensor& q, Param& k_b, Param& v_b, const
     asked[i] = {s.row, s.count, s.position, pages.data()};
   }
 
-  const kernels::PageLayout one{1, static_cast<int>(kh), d.v};
-  const int64_t groups = head_groups(d, n_pages, bytes);
+  const int64_t groups = head_groups(d, static_cast<int64_t>(n_pages), bytes);
   for (int64_t g = 0; g < groups; ++g) {
     const Arena::Mark group_mark = ctx.arena.mark();
     const auto first = static_cast<int>(d.heads * g / groups);
     const int count = static_cast<int>(d.heads * (g + 1) / groups) - first;
-    const auto [k, v] = mla_expand(ctx, latent, k_b, v_b, d, {first, count});
-    KvRef expanded{{count, one.dk, one.dv}, stored, nullptr};
-    expanded.pages = ctx.empty({n_pages, expanded.layout.page_floats()}).f32();
-    store_kv(ctx, k, v, expanded);
+    KvRef expanded{{count, static_cast<int>(kh), d.v}, {}, nullptr};
+    expanded.pages = ctx.empty({static_cast<int64_t>(n_pages), expanded.layout.page_floats()}).f32();
+    for (size_t begin = 0; begin < n_pages; begin += kPagesAtOnce) {
+      const Arena::Mark rows_mark = ctx.arena.mark();
+      const size_t end = std::min(n_pages, begin + kPagesAtOnce);
+      const auto [k, v] = mla_expand(ctx, latents(ctx, seen, begin, end, kv, d), k_b, v_b, d, {first, count});
+      int32_t row = 0;
+      for (size_t i = begin; i < end; row += seen.rows[i++]) stored[i] = {row, seen.rows[i], 0, &table[i]};
+      expanded.spans = stored.subspan(begin, end - begin);
+      store_kv(ctx, k, v, expanded);
+      ctx.arena.release(rows_mark);
+    }
     expanded.spans = asked;
     attend(ctx, q.columns(first * kh, count * kh), count, scale, expanded,
            out.columns(int64_t{first} * d.v, int64_t{count} * d.v));
