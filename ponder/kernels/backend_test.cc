@@ -358,6 +358,43 @@ TEST(Kernels, AttentionWholeChunkedDecodedAnyPageOrder) {
     }
 }
 
+// The last queries of texts that are so long that threads share their tasks.
+TEST(Kernels, AttentionOfFewQueries) {
+  ThreadPool one(1), two(2), seven(7);
+  const std::unique_ptr<Backend> ref = make_ref_backend(one);
+  for (const Model& m : kModels) {
+    const int64_t h = m.heads, dk = m.layout.dk, dv = m.layout.dv, kv = m.layout.kv_heads;
+    const auto n = static_cast<int32_t>(1600000 / (kv * (dk + dv)) / kPageSize * kPageSize + 1);
+    for (const std::vector<int32_t>& lengths : {std::vector<int32_t>{n, 90}, {n / 2, n, 1}}) {
+      const Sequences seq(lengths, 1);
+      const Floats q = random_floats(seq.rows * h * dk, 1), k = random_floats(seq.rows * kv * dk, 2),
+                   v = random_floats(seq.rows * kv * dv, 3);
+      Floats pages(seq.pages.size() * static_cast<size_t>(m.layout.page_floats()), NAN);
+      ref->store_kv({m.layout, seq.spans(0, n), k.data(), kv * dk, v.data(), kv * dv, pages.data()});
+      std::vector<Span> last = seq.spans(0, n);
+      for (Span& s : last) {  // three of them; of n tokens two on the last page but one
+        const int32_t skipped = std::max(0, s.count - 3);
+        s = {s.row + skipped, s.count - skipped, skipped, s.pages};
+      }
+      const auto attended = [&](const Backend& b) {
+        Attended r{Floats(static_cast<size_t>(seq.rows * h * dv), 5.f), Floats(static_cast<size_t>(seq.rows * h), 5.f)};
+        b.attention(
+            {m.layout, m.heads, 0.3f, last, q.data(), h * dk, pages.data(), r.out.data(), h * dv, r.lse.data()});
+        return r;
+      };
+      const Attended want = attended(*ref);
+      for (const std::string& isa : cpu_isas())
+        for (ThreadPool* pool : {&one, &two, &seven}) {
+          const auto b = make_cpu_backend(*pool, isa);
+          const Attended got = attended(*b);
+          const std::string what = shape("attention", {m.heads, m.layout.dk, lengths[0], pool->size()}) + b->name();
+          expect_same({want.out}, {got.out}, what);
+          expect_same({want.lse}, {got.lse}, what + " lse");
+        }
+    }
+  }
+}
+
 TEST(Kernels, AttentionGrad) {
   std::vector<Case> cases;
   for (const Model& m : kModels)

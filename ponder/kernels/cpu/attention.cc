@@ -65,67 +65,184 @@ HWY_INLINE float exp_and_sum(float* s, int64_t visible, float max) {
   return fold_sum(sum);
 }
 
-void attention(const Attention& a, const Span& span, int64_t kv_head, int64_t begin, int64_t end) {
-  const int64_t group = a.heads / a.layout.kv_heads, dk = a.layout.dk, dv = a.layout.dv;
-  const int rows = static_cast<int>(end - begin);
+// The rows of a task.
+struct Block {
+  Block(const Attention& attention, const Span& its_span, int64_t head, int64_t begin, int64_t end)
+      : a(attention), span(its_span), kv_head(head), first(begin), rows(static_cast<int>(end - begin)) {
+    const int64_t group = a.heads / a.layout.kv_heads;
+    for (int r = 0; r < rows; ++r) {
+      const int64_t i = (begin + r) / group, h = kv_head * group + (begin + r) % group;
+      position[r] = span.position + i;
+      q[r] = a.q + (span.row + i) * a.ldq + h * a.layout.dk;
+      o[r] = a.out + (span.row + i) * a.ldo + h * a.layout.dv;
+    }
+  }
+  int64_t pages() const { return position[rows - 1] / kPageSize + 1; }
+  const float* keys(int64_t page) const {
+    return a.pages + span.pages[page] * a.layout.page_floats() + kv_head * a.layout.head_floats();
+  }
+  const float* values(int64_t page) const { return keys(page) + a.layout.dk * kPageSize; }
+  // Positions ascend: the first row that sees a page, and how many of its keys a row that does sees.
+  int first_row(int64_t page, int from) const {
+    while (position[from] < page * kPageSize) ++from;
+    return from;
+  }
+  int visible(int r, int64_t page) const {
+    return static_cast<int>(std::min<int64_t>(kPageSize, position[r] + 1 - page * kPageSize));
+  }
+  // Raw scores of rows [r0, r0 + n) with the keys of a page.
+  void tile_scores(int r0, int n, int64_t page, float* s) const {
+    Rows x;
+    for (int r = 0; r < n; ++r) x.x[r] = q[r0 + r];
+    scores(x, n, keys(page), a.layout.dk, visible(r0 + n - 1, page), s);
+  }
+  // o = o * decay + p . values, in columns [begin, end).
+  void tile_values(int r0, int n, int64_t page, const float* p, const float* decay, int64_t begin, int64_t end) const {
+    Chains t;
+    t.w = p;
+    for (int r = 0; r < n; ++r) {
+      t.y[r] = o[r0 + r] + begin;
+      t.begin[r] = 0;
+      t.end[r] = visible(r0 + r, page);
+      t.decay[r] = decay[r];
+    }
+    chains<false>(t, n, values(page) + begin, a.layout.dv, end - begin);
+  }
+  void clear(int64_t begin, int64_t end) const {
+    for (int r = 0; r < rows; ++r) std::fill_n(o[r] + begin, end - begin, 0.f);
+  }
+  // Columns [begin, end) / sum; lse = max + log(sum), where it is asked for and the first column is among them.
+  void finish(const float* max, const float* sum, int64_t begin, int64_t end) const {
+    const int64_t group = a.heads / a.layout.kv_heads;
+    for (int r0 = 0; r0 < rows; r0 += kLanes) {
+      const int n = std::min(kLanes, rows - r0);
+      const F16 l = load_n(sum + r0, n);
+      float inverse[kLanes], lse[kLanes];
+      store(set(1.f) / l, inverse);
+      store(load_n(max + r0, n) + log(l), lse);
+      for (int r = r0; r < r0 + n; ++r) {
+        if (a.lse && begin == 0)
+          a.lse[(span.row + (first + r) / group) * a.heads + kv_head * group + (first + r) % group] = lse[r - r0];
+        for_lanes(end - begin, [&](int64_t d, auto m) PONDER_LAMBDA {
+          store_n(load_n(o[r] + begin + d, m) * set(inverse[r - r0]), o[r] + begin + d, m);
+        });
+      }
+    }
+  }
+
+  const Attention& a;
+  const Span& span;
+  const int64_t kv_head, first;
+  const int rows;
   const float* q[kAttentionRows];
   float* o[kAttentionRows];
-  int64_t position[kAttentionRows];
+  int64_t position[kAttentionRows] = {};
+};
+
+void attention(const Attention& a, const Span& span, int64_t kv_head, int64_t begin, int64_t end) {
+  const Block x(a, span, kv_head, begin, end);
+  const int64_t dk = a.layout.dk, dv = a.layout.dv;
   float max[kAttentionRows], sum[kAttentionRows];
   alignas(64) float s[kTileRows * kPageSize];
-  for (int r = 0; r < rows; ++r) {
-    const int64_t i = (begin + r) / group, head = kv_head * group + (begin + r) % group;
-    position[r] = span.position + i;
-    q[r] = a.q + (span.row + i) * a.ldq + head * dk;
-    o[r] = a.out + (span.row + i) * a.ldo + head * dv;
-    std::fill_n(o[r], dv, 0.f);
-  }
   std::fill_n(max, kAttentionRows, -constants::kInf);
   std::fill_n(sum, kAttentionRows, 0.f);
-
-  int first_row = 0;  // that sees the page
-  for (int64_t first = 0; first <= position[rows - 1]; first += kPageSize) {
-    const float* keys =
-        a.pages + span.pages[first / kPageSize] * a.layout.page_floats() + kv_head * a.layout.head_floats();
-    const float* values = keys + dk * kPageSize;
-    while (position[first_row] < first) ++first_row;
-    for (int r0 = first_row; r0 < rows; r0 += kTileRows) {
-      const int n = std::min(kTileRows, rows - r0);
-      if (first == 0)
-        for (int r = r0 + n; r < std::min(r0 + 2 * n, rows); ++r) prefetch(q[r], dk);
-      Rows x;
-      Chains t;
-      t.w = s;
-      for (int r = 0; r < n; ++r) {
-        x.x[r] = q[r0 + r];
-        t.y[r] = o[r0 + r];
-        t.begin[r] = 0;
-        t.end[r] = static_cast<int>(std::min<int64_t>(kPageSize, position[r0 + r] + 1 - first));
-      }
-      scores(x, n, keys, dk, t.end[n - 1], s);
+  x.clear(0, dv);
+  int first_row = 0;
+  for (int64_t page = 0; page < x.pages(); ++page) {
+    first_row = x.first_row(page, first_row);
+    for (int r0 = first_row; r0 < x.rows; r0 += kTileRows) {
+      const int n = std::min(kTileRows, x.rows - r0);
+      if (page == 0)
+        for (int r = r0 + n; r < std::min(r0 + 2 * n, x.rows); ++r) prefetch(x.q[r], dk);
+      x.tile_scores(r0, n, page, s);
       float new_max[kLanes] = {}, page_sum[kLanes] = {}, decay[kLanes] = {};
-      for (int r = 0; r < n; ++r) new_max[r] = scale_and_max(s + r * kPageSize, t.end[r], a.scale, max[r0 + r]);
-      for (int r = 0; r < n; ++r) page_sum[r] = exp_and_sum(s + r * kPageSize, t.end[r], new_max[r]);
-      if (first > 0) store(exp_bounded(load_n(max + r0, n) - load(new_max)), decay);
+      for (int r = 0; r < n; ++r)
+        new_max[r] = scale_and_max(s + r * kPageSize, x.visible(r0 + r, page), a.scale, max[r0 + r]);
+      for (int r = 0; r < n; ++r) page_sum[r] = exp_and_sum(s + r * kPageSize, x.visible(r0 + r, page), new_max[r]);
+      if (page > 0) store(exp_bounded(load_n(max + r0, n) - load(new_max)), decay);
       store_n(fma(load_n(sum + r0, n), load(decay), load(page_sum)), sum + r0, n);
       store_n(load(new_max), max + r0, n);
-      std::copy_n(decay, n, t.decay);
-      chains<false>(t, n, values, dv, dv);
+      x.tile_values(r0, n, page, s, decay, 0, dv);
     }
   }
+  x.finish(max, sum, 0, dv);
+}
 
-  for (int r0 = 0; r0 < rows; r0 += kLanes) {
-    const F16 l = load(sum + r0);
-    if (a.lse) {
-      float lse[kLanes];
-      store(load(max + r0) + log(l), lse);
-      for (int r = r0; r < std::min(r0 + kLanes, rows); ++r)
-        a.lse[(span.row + (begin + r) / group) * a.heads + kv_head * group + (begin + r) % group] = lse[r - r0];
+// ---- the same in three steps, each of which many threads can share ---------------------------------------------------
+// Maxima, sums and decays are known before the first value is read, so that afterwards columns of the output are
+// independent chains.
+int64_t split_floats(int64_t rows, int64_t pages) { return pages * rows * (kPageSize + 3); }
+
+struct SplitMemory {
+  SplitMemory(const SplitBlock& b, const Block& x)
+      : rows(x.rows),
+        s(b.memory),
+        page_max(s + x.pages() * rows * kPageSize),
+        max(page_max + x.pages() * rows),
+        sum(max + x.pages() * rows) {}
+  float* scores(int64_t page, int r) const { return s + (page * rows + r) * kPageSize; }
+
+  int64_t rows;
+  float *s, *page_max, *max, *sum;  // [pages][rows]: scores of 64 keys, their maximum, that so far, sum of exponentials
+};
+
+Block block_of(const SplitBlock& b) { return {*b.attention, *b.span, b.kv_head, b.begin, b.end}; }
+
+void split_scores(const SplitBlock& b, int64_t begin, int64_t end) {
+  const Block x = block_of(b);
+  const SplitMemory m(b, x);
+  int first_row = 0;
+  for (int64_t page = begin; page < end; ++page) {
+    first_row = x.first_row(page, first_row);
+    for (int r0 = first_row; r0 < x.rows; r0 += kTileRows) {
+      const int n = std::min(kTileRows, x.rows - r0);
+      x.tile_scores(r0, n, page, m.scores(page, r0));
+      for (int r = r0; r < r0 + n; ++r)
+        m.page_max[page * m.rows + r] =
+            scale_and_max(m.scores(page, r), x.visible(r, page), x.a.scale, -constants::kInf);
     }
-    store(set(1.f) / l, sum + r0);
   }
-  for (int r = 0; r < rows; ++r)
-    for_lanes(dv, [&](int64_t d, auto n) PONDER_LAMBDA { store_n(load_n(o[r] + d, n) * set(sum[r]), o[r] + d, n); });
+}
+
+void split_exps(const SplitBlock& b, int64_t begin, int64_t end) {
+  const Block x = block_of(b);
+  const SplitMemory m(b, x);
+  float max[kAttentionRows];
+  std::fill_n(max, kAttentionRows, -constants::kInf);
+  int first_row = 0;
+  for (int64_t page = 0; page < end; ++page) {
+    first_row = x.first_row(page, first_row);
+    for (int r = first_row; r < x.rows; ++r) {
+      const int64_t at = page * m.rows + r;
+      max[r] = m.page_max[at] > max[r] ? m.page_max[at] : max[r];
+      if (page < begin) continue;
+      m.max[at] = max[r];
+      m.sum[at] = exp_and_sum(m.scores(page, r), x.visible(r, page), max[r]);
+    }
+  }
+}
+
+void split_values(const SplitBlock& b, int64_t begin, int64_t end) {
+  const Block x = block_of(b);
+  const SplitMemory m(b, x);
+  float max[kAttentionRows], sum[kAttentionRows];
+  std::fill_n(sum, kAttentionRows, 0.f);
+  x.clear(begin, end);
+  int first_row = 0;
+  for (int64_t page = 0; page < x.pages(); ++page) {
+    first_row = x.first_row(page, first_row);
+    for (int r0 = first_row; r0 < x.rows; r0 += kTileRows) {
+      const int n = std::min(kTileRows, x.rows - r0);
+      const int64_t at = page * m.rows + r0;
+      const F16 new_max = load_n(m.max + at, n);
+      float decay[kLanes] = {};
+      if (page > 0) store(exp_bounded(load_n(max + r0, n) - new_max), decay);
+      store_n(fma(load_n(sum + r0, n), load(decay), load_n(m.sum + at, n)), sum + r0, n);
+      store_n(new_max, max + r0, n);
+      x.tile_values(r0, n, page, m.scores(page, r0), decay, begin, end);
+    }
+  }
+  x.finish(max, sum, begin, end);
 }
 
 // ---- gradient -------------------------------------------------------------------------------------------------------
@@ -249,7 +366,8 @@ void attention_grad(const AttentionGrad& a, const Span& span, int64_t kv_head, f
 }  // namespace
 
 extern const AttentionKernels kAttention;
-const AttentionKernels kAttention = {store_kv, attention, grad_scratch, attention_grad};
+const AttentionKernels kAttention = {store_kv,   attention,    split_floats, split_scores,
+                                     split_exps, split_values, grad_scratch, attention_grad};
 
 }  // namespace ponder::kernels::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -15,6 +15,10 @@ namespace {
 constexpr int64_t kMinWork = 16384;
 // Tasks per thread: enough for late ones to even out, few enough to be cheap.
 constexpr int64_t kTasksPerThread = 4;
+// Attention's tasks are shared among threads if there are so many floats of keys and values (below, three steps in place of
+// one cost more than idle threads do) and the longest thread would have so much more than its part.
+constexpr int64_t kSplitFloats = 1500000;
+constexpr double kUneven = 1.15;
 
 }  // namespace
 
@@ -131,31 +135,84 @@ void CpuBackend::store_kv(const StoreKv& a) const noexcept {
 }
 
 void CpuBackend::attention(const Attention& a) const noexcept {
-  const int64_t group = a.heads / a.layout.kv_heads, spans = static_cast<int64_t>(a.spans.size());
   // Tasks are (span, kv head, kAttentionRows rows), counted in that order.
-  first_task_.resize(static_cast<size_t>(spans + 1));
-  int64_t tasks = 0, keys = 0;
+  const int64_t group = a.heads / a.layout.kv_heads;
   const auto tiles = [&](const Span& s) { return (s.count * group + kAttentionRows - 1) / kAttentionRows; };
-  for (int64_t s = 0; s < spans; ++s) {
-    const Span& span = a.spans[static_cast<size_t>(s)];
-    first_task_[static_cast<size_t>(s)] = tasks;
+  first_task_.clear();
+  int64_t tasks = 0, keys = 0;
+  for (const Span& span : a.spans) {
+    first_task_.push_back(tasks);
     tasks += tiles(span) * a.layout.kv_heads;
     keys += (span.position + span.count) * tiles(span) * a.layout.kv_heads;
   }
-  first_task_[static_cast<size_t>(spans)] = tasks;
+  first_task_.push_back(tasks);
   if (tasks == 0) return;
+  const auto for_tasks = [&](int64_t begin, int64_t end, auto&& f) {
+    auto s =
+        static_cast<size_t>(std::upper_bound(first_task_.begin(), first_task_.end(), begin) - first_task_.begin() - 1);
+    for (int64_t task = begin; task < end; ++task) {
+      while (first_task_[s + 1] <= task) ++s;
+      const Span& span = a.spans[s];
+      const int64_t in_span = task - first_task_[s], row = in_span % tiles(span) * kAttentionRows;
+      f(SplitBlock{&a, &span, in_span / tiles(span), row, std::min<int64_t>(row + kAttentionRows, span.count * group),
+                   nullptr});
+    }
+  };
+  if (tasks < kTasksPerThread * pool_.size() && keys * (a.layout.dk + a.layout.dv) >= kSplitFloats) {
+    blocks_.clear();
+    for_tasks(0, tasks, [&](const SplitBlock& b) { blocks_.push_back(b); });
+    if (uneven(blocks_)) return split_attention();
+  }
   const int64_t rows_per_task = std::min<int64_t>(kAttentionRows, a.spans[0].count * group);
   const int64_t work = keys / tasks * rows_per_task * (a.layout.dk + a.layout.dv) / 8 + 1;
   split(tasks, work, [&](int64_t begin, int64_t end, int) {
-    int64_t s = std::upper_bound(first_task_.begin(), first_task_.end(), begin) - first_task_.begin() - 1;
-    for (int64_t task = begin; task < end; ++task) {
-      while (first_task_[static_cast<size_t>(s + 1)] <= task) ++s;
-      const Span& span = a.spans[static_cast<size_t>(s)];
-      const int64_t in_span = task - first_task_[static_cast<size_t>(s)], kv_head = in_span / tiles(span);
-      const int64_t row = in_span % tiles(span) * kAttentionRows;
-      attention_.attention(a, span, kv_head, row, std::min<int64_t>(row + kAttentionRows, span.count * group));
-    }
+    for_tasks(begin, end, [&](const SplitBlock& b) { attention_.attention(a, *b.span, b.kv_head, b.begin, b.end); });
   });
+}
+
+// Whether threads would wait for others that have longer tasks, or more of them.
+bool CpuBackend::uneven(std::span<const SplitBlock> blocks) const {
+  busy_.assign(static_cast<size_t>(pool_.size()), 0);
+  int64_t all = 0;
+  for (const SplitBlock& b : blocks) {
+    const int64_t work = (b.span->position + b.span->count) * (b.end - b.begin);
+    *std::min_element(busy_.begin(), busy_.end()) += work;
+    all += work;
+  }
+  const int64_t longest = *std::max_element(busy_.begin(), busy_.end());
+  return static_cast<double>(longest * pool_.size()) > kUneven * static_cast<double>(all);
+}
+
+// Few tasks with many keys, as when one long text is continued: all threads share each task.
+void CpuBackend::split_attention() const {
+  const auto pages_of = [](const SplitBlock& b) {
+    const int64_t group = b.attention->heads / b.attention->layout.kv_heads;
+    return (b.span->position + (b.end - 1) / group) / kPageSize + 1;
+  };
+  int64_t floats = 0;
+  for (const SplitBlock& b : blocks_) floats += attention_.split_floats(b.end - b.begin, pages_of(b));
+  if (const size_t bytes = static_cast<size_t>(floats) * sizeof(float); scores_.bytes() < bytes)
+    scores_ = Buffer(2 * bytes);
+  float* memory = scores_.f32();
+  for (SplitBlock& b : blocks_) {
+    b.memory = memory;
+    memory += attention_.split_floats(b.end - b.begin, pages_of(b));
+  }
+  const auto n = static_cast<int64_t>(blocks_.size());
+  const int64_t parts = std::max<int64_t>(1, kTasksPerThread * pool_.size() / n);
+  const auto for_parts = [&](int64_t multiple, const auto& size, auto kernel) {
+    pool_.run(n * parts, [&](int64_t task, int) {
+      const SplitBlock& b = blocks_[static_cast<size_t>(task / parts)];
+      const int64_t units = (size(b) + multiple - 1) / multiple, part = task % parts;
+      const int64_t begin = units * part / parts * multiple,
+                    end = std::min(units * (part + 1) / parts * multiple, size(b));
+      if (begin < end) kernel(b, begin, end);
+    });
+  };
+  for_parts(1, pages_of, attention_.split_scores);
+  for_parts(1, pages_of, attention_.split_exps);
+  for_parts(
+      kLanes, [](const SplitBlock& b) -> int64_t { return b.attention->layout.dv; }, attention_.split_values);
 }
 
 void CpuBackend::attention_grad(const AttentionGrad& a) const noexcept {

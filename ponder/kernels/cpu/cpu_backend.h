@@ -2,6 +2,7 @@
 // one instruction set (kernels.h, gemm.h). Equal to ref/ in every bit.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,12 +57,18 @@ class CpuBackend final : public RefBackend {
   template <class F>
   void split(int64_t n, int64_t work, F&& f, int64_t multiple = 1) const;
 
+  bool uneven(std::span<const SplitBlock> blocks) const;
+  void split_attention() const;
+
   Isa isa_;
   const PointwiseKernels& pointwise_;
   const LossKernels& loss_;
   const AttentionKernels& attention_;
   // Memory that kernels need beside their arguments; grows while a program warms up.
   mutable std::vector<int64_t> first_task_;    // attention: the first task of each span
+  mutable std::vector<SplitBlock> blocks_;     // attention: tasks that are shared,
+  mutable std::vector<int64_t> busy_;          // what each thread would do if they were not,
+  mutable Buffer scores_;                      // and their memory
   mutable std::vector<Buffer> thread_memory_;  // attention_grad
 };
 

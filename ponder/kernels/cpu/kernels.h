@@ -41,10 +41,22 @@ const LossKernels& loss_kernels(Isa isa);
 // kv_head * group + r % group, group = heads / kv_heads. A task is so many rows.
 constexpr int kAttentionRows = 64;
 
+// A task that several threads share, in three steps.
+struct SplitBlock {
+  const Attention* attention;
+  const Span* span;
+  int64_t kv_head, begin, end;
+  float* memory;  // split_floats()
+};
+
 struct AttentionKernels {
   void (*store_kv)(const StoreKv&, int64_t begin, int64_t end);                                   // spans
   void (*attention)(const Attention&, const Span&, int64_t kv_head, int64_t begin, int64_t end);  // <= kAttentionRows
-  int64_t (*grad_scratch)(const AttentionGrad&, int64_t count);  // floats needed for a span of so many rows
+  int64_t (*split_floats)(int64_t rows, int64_t pages);
+  void (*split_scores)(const SplitBlock&, int64_t begin, int64_t end);  // pages
+  void (*split_exps)(const SplitBlock&, int64_t begin, int64_t end);    // pages, all scores are there
+  void (*split_values)(const SplitBlock&, int64_t begin, int64_t end);  // columns of the output, multiples of 16 apart
+  int64_t (*grad_scratch)(const AttentionGrad&, int64_t count);         // floats needed for a span of so many rows
   void (*attention_grad)(const AttentionGrad&, const Span&, int64_t kv_head, float* scratch);
 };
 const AttentionKernels& attention_kernels(Isa isa);
