@@ -25,6 +25,8 @@ namespace {
 // two words are nearly as likely.
 bool exact_enough(const LoadedModel& loaded) { return loaded.model->params().count() < 500'000'000; }
 
+constexpr int64_t kMostTokens = 1 << 24;
+
 constexpr const char* kHelp =
     "  /retry            the last answer again, drawn anew\n"
     "  /system TEXT      set the system prompt (without TEXT: none)\n"
@@ -50,6 +52,7 @@ class Chat {
         answering_(loaded, *engine_),
         seed_(static_cast<uint64_t>(args.integer("seed", 0, 0, INT64_MAX))),
         folded_(args.has("hide-thinking")) {
+    args.integer("max-tokens", 1, 1, kMostTokens);  // a wrong one is said now, not after each question
     set_thinking(args.has("think") ? parse_thinking(args.text("think")) : Thinking{});
     if (args.has("system")) system_prompt(args.text("system"));
     if (args.has("load")) load(args.text("load"));
@@ -222,7 +225,7 @@ class Chat {
     request.prompt = prompt;
     request.seeds = {seed_++};
     request.sampling = sampling_;
-    request.max_tokens = static_cast<int>(std::min(args_.integer("max-tokens", wanted, 1, 1 << 24), room));
+    request.max_tokens = static_cast<int>(std::min(args_.integer("max-tokens", wanted, 1, kMostTokens), room));
     request.stop_tokens = stop_tokens(loaded_);
     request.stop = args_.all("stop");
     request.think_budget = thinking_.budget;

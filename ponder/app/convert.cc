@@ -1,6 +1,4 @@
 // convert, merge, quantize: a model in another format or another type.
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cmath>
 
@@ -8,10 +6,11 @@
 #include "ponder/app/compare.h"
 #include "ponder/app/machine.h"
 #include "ponder/app/model_files.h"
+#include "ponder/app/model_output.h"
 #include "ponder/app/model_source.h"
+#include "ponder/app/model_types.h"
 #include "ponder/app/options.h"
 #include "ponder/base/error.h"
-#include "ponder/base/file.h"
 #include "ponder/base/json.h"
 #include "ponder/base/log.h"
 #include "ponder/model/convert.h"
@@ -19,12 +18,6 @@
 
 namespace ponder::app {
 namespace {
-
-bool same_file(const std::string& a, const std::string& b) {
-  struct stat x {
-  }, y{};
-  return ::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
 
 // "5G", "500M", "1000000": bytes, in powers of 1024.
 uint64_t byte_count(const std::string& option, const std::string& text) {
@@ -71,57 +64,48 @@ std::string write_model(const Job& job, ThreadPool& pool) {
   const model::TypeScheme type(job.type);
   if (gguf && type.fp8()) throw_error(Exit::usage, "--type fp8: GGUF has no FP8; take q8_0, or name a folder");
   const std::string path = resolve_model(job.from);
-  if (same_file(path, job.out)) throw_error(Exit::usage, "{} is the source itself; name another", job.out);
-  const bool there = path_exists(job.out);
-  if (there && is_folder(job.out) == gguf)
-    throw_error(Exit::usage, "{} is {}; name another", job.out, gguf ? "a folder" : "a file");
-  const bool empty = there && !gguf && list_folder(job.out).empty();
-  if (there && !empty && !job.force)
-    throw_error(Exit::usage, "{} is there already; name another, or replace it with --force", job.out);
-  if (there && !empty && !gguf && !path_exists(join_path(job.out, "config.json")))
-    throw_error(Exit::usage, "{} is no model folder, so --force does not replace it; name another", job.out);
-
   const auto source = model::WeightSource::open(path);
+  ModelOutput output(job.out,
+                     {.force = job.force, .source = path, .split = job.max_bytes != 0 && job.max_bytes != kWhole});
   say_what_changes(*source, type, gguf);
   Progress progress("convert");
   const auto show = [&](int64_t done, int64_t of, const std::string& tensor) {
-    if (stop_requested()) throw_error(Exit::interrupted, "stopped; {} is not complete", job.out);
+    if (stop_requested())
+      throw_error(Exit::resumable, "stopped; {} is as it was, the same command begins anew", job.out);
     progress.update({done, of, tensor});
   };
   if (gguf) {
     GgufMetadata more = companions_for_gguf(*source);
     if (source->gguf() && type.name() == "keep" && source->gguf()->has("general.file_type"))
       more.push_back({"general.file_type", GgufValue{source->gguf()->integer("general.file_type")}});
-    return model::write_gguf_model(*source, job.out, type, more, pool, show, job.max_bytes ? job.max_bytes : kWhole);
+    return output.publish(model::write_gguf_model(*source, output.aside(), type, more, pool, show,
+                                                  job.max_bytes ? job.max_bytes : kWhole));
   }
-  // Aside, then renamed: what bears the name is complete.
-  std::string out = job.out;
-  while (out.size() > 1 && out.back() == '/') out.pop_back();
-  const std::string aside = out + ".tmp";
-  remove_tree(aside);
-  make_folders(aside);
-  write_companion_files(*source, aside);
-  model::write_safetensors_model(*source, aside, type, pool, show, job.max_bytes ? job.max_bytes : kShardBytes);
-  if (there) remove_tree(out);
-  rename_path(aside, out);
-  return out;
+  write_companion_files(*source, output.aside());
+  model::write_safetensors_model(*source, output.aside(), type, pool, show,
+                                 job.max_bytes ? job.max_bytes : kShardBytes);
+  return output.publish(output.aside());
 }
 
 int finish(const Arguments& args, const Job& job, const std::string& written, const Comparison* quality) {
-  const auto before = model::WeightSource::open(resolve_model(job.from))->bytes(),
-             after = model::WeightSource::open(written)->bytes();
+  const auto source = model::WeightSource::open(resolve_model(job.from)), made = model::WeightSource::open(written);
+  const std::vector<TypeChange> changes = type_changes(*source, *made);
   if (args.json()) {
     std::string json;
     JsonWriter w(json);
-    w.begin_object().member("path", written).member("type", job.type).member("bytes_before", before);
-    w.member("bytes", after);
+    w.begin_object().member("path", written).member("type", job.type).member("bytes_before", source->bytes());
+    w.member("bytes", made->bytes()).key("tensors").begin_array();
+    for (const TypeChange& c : changes)
+      w.begin_object().member("from", c.from).member("to", c.to).member("count", c.tensors).end_object();
+    w.end_array();
     if (quality) w.key("quality").raw(quality->json());
     w.end_object();
     fmt::print("{}\n", json);
     return 0;
   }
-  fmt::print("{}: {} of weights (before: {})\n", written, format_bytes(static_cast<uint64_t>(after)),
-             format_bytes(static_cast<uint64_t>(before)));
+  fmt::print("{}: {} of weights (before: {})\n", written, format_bytes(static_cast<uint64_t>(made->bytes())),
+             format_bytes(static_cast<uint64_t>(source->bytes())));
+  fmt::print("tensors: {}\n", type_changes_text(changes));
   if (quality) fmt::print("against {}: {}\n", job.from, quality->text());
   return 0;
 }

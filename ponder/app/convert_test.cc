@@ -1,5 +1,7 @@
 // convert, merge, quantize, model init, show, verify and fit as commands, on the reference models (found by listing).
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -155,6 +157,74 @@ TEST(ModelCommands, RefuseWhatWouldBeWrong) {
   const std::string bytes = read_file(out);
   write_file_atomic(out, std::string_view(bytes).substr(0, bytes.size() / 2));
   refused({"model", "verify", out}, out.c_str());
+}
+
+// A conversion onto an older one, ended at some of its file calls: a model that opens is there, under its name or beside
+// it, and the same command repairs what is left. (model_output_test.cc tries every call of the replacement itself.)
+TEST(ModelCommands, ForceNeverLosesTheOldOne) {
+  TempFolder folder;
+  const std::string model = tiny(folder), out = folder.file("out"), work = out + ".ponder";
+  const std::vector<std::string> words = {"convert", model,       out, "--type", "f32",
+                                          "--force", "--threads", "1", "--quiet"};
+  ASSERT_EQ(run({"convert", model, out, "--type", "bf16"}).error, "");
+  set_file_fault({.kind = FileFault::Kind::none});
+  ASSERT_EQ(run(words).error, "");
+  const int64_t calls = file_calls();
+  clear_file_fault();
+  ASSERT_GT(calls, 60);
+  // All of the last ones, in which the old model makes way, and a few before.
+  for (int64_t at = 3; at <= calls; at += at + 60 < calls ? 31 : 1) {
+    SCOPED_TRACE(at);
+    remove_tree(out);
+    ASSERT_EQ(run({"convert", model, out, "--type", "bf16"}).error, "");
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      set_file_fault({.kind = FileFault::Kind::exit_before, .at = at});
+      _exit(run(words).code);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_EQ(WEXITSTATUS(status), 137);
+    const auto whole = [](const std::string& path) {
+      return path_exists(join_path(path, "config.json")) && run({"model", "verify", path, "--json"}).error.empty();
+    };
+    EXPECT_TRUE(whole(out) || whole(work + "/old/out") || whole(work + "/new/out"));
+    ASSERT_EQ(run(words).error, "");
+    EXPECT_TRUE(whole(out));
+    EXPECT_FALSE(path_exists(work));
+  }
+}
+
+TEST(ModelCommands, SaysWhatBecameOfEveryTensor) {
+  TempFolder folder;
+  const std::string model = tiny(folder), config = folder.file("odd.toml"), odd = folder.file("odd");
+  // 2 x (2 norms, 7 matrices), the last norm, the embedding, the head.
+  EXPECT_NE(run({"convert", model, folder.file("a.gguf"), "--type", "q8_0"})
+                .out.find("tensors: 5 BF16 to F32, 16 BF16 to Q8_0"),
+            std::string::npos);
+  const Outcome again = run({"convert", folder.file("a.gguf"), folder.file("b.gguf"), "--type", "q4_0"});
+  EXPECT_NE(again.out.find("tensors: 5 F32 as they were, 16 Q8_0 to Q4_0"), std::string::npos) << again.out;
+  // Rows that are no whole blocks: of 48 numbers down to 16 bits, of 32 to Q8_0; never said to be what they are not.
+  write_file_atomic(config,
+                    "[model]\nmodel_type = \"llama\"\nvocab_size = 300\nhidden_size = 32\nintermediate_size = 48\n"
+                    "num_hidden_layers = 1\nnum_attention_heads = 2\nnum_key_value_heads = 1\n"
+                    "max_position_embeddings = 256\n");
+  ASSERT_EQ(run({"model", "init", config, odd, "--random"}).error, "");
+  const Outcome o = run({"quantize", odd, folder.file("odd.gguf"), "--type", "q6_k", "--json"});
+  EXPECT_NE(o.out.find(R"("tensors":[{"from":"F32","to":"F16","count":1},{"from":"F32","to":"F32","count":3},)"
+                       R"({"from":"F32","to":"Q8_0","count":8}])"),
+            std::string::npos)
+      << o.out << o.error;
+}
+
+TEST(ModelCommands, InitSaysWhatItWrote) {
+  TempFolder folder;
+  tiny(folder);
+  const std::string out = folder.file("again");
+  EXPECT_EQ(run({"model", "init", folder.file("tiny.toml"), out, "--type", "bf16", "--seed", "7", "--json"}).out,
+            R"({"path":")" + out + R"(","architecture":"llama","type":"bf16","params":1334528,"seed":7})" + "\n");
+  EXPECT_EQ(list_folder(folder.path()), (std::vector<std::string>{"again", "tiny", "tiny.toml"}));
 }
 
 TEST(ModelCommands, ANumberThatIsNoneIsFound) {

@@ -21,15 +21,6 @@ struct Finding {
   std::string advice;  // empty: ok
 };
 
-// A small file of the system; "" where there is none.
-std::string system_file(const std::string& path) {
-  try {
-    return path_exists(path) ? read_file(path, size_t{4} << 20) : "";
-  } catch (const Error&) {
-    return "";
-  }
-}
-
 // "model name : Xeon", "MemAvailable: 123 kB": what stands after the colon of the first line that begins with `key`.
 std::string field_of(const std::string& text, const std::string& key) {
   const size_t line = text.starts_with(key) ? 0 : text.find("\n" + key);
@@ -92,6 +83,9 @@ Finding memory() {
             fmt::format("{}, {} of it available", format_bytes(static_cast<uint64_t>(memory_bytes())),
                         format_bytes(static_cast<uint64_t>(available))),
             ""};
+  if (const auto limit = memory_limit_in_force())
+    f.text += fmt::format("; the control group {} is limited to {}", limit->group,
+                          format_bytes(static_cast<uint64_t>(limit->bytes)));
   if (available < int64_t{2} << 30)
     f.advice = "the quickstart wants 2 GiB; end other programs, or take smaller batches";
   return f;

@@ -28,6 +28,7 @@ int fit_command(const Arguments& args) {
   const MemoryNeeds needs = memory_needs(*source, *machine.backend, options, use);
   const WeightNeeds weights = weight_needs(*source, *machine.backend, options);
   const int64_t available = available_memory_bytes();
+  const std::optional<MemoryLimit> limit = memory_limit_in_force();
   const bool fits = needs.total() <= available;
   const std::optional<int64_t> room = fits ? std::nullopt : room_for_experts(needs, available);
   const PagedSpeed paged = room ? measure_paged_speed(*source, *machine.backend, *room) : PagedSpeed{};
@@ -51,7 +52,9 @@ int fit_command(const Arguments& args) {
         .member("total_bytes", needs.total())
         .member("file_bytes", source->bytes())
         .member("available_bytes", available)
-        .member("fits", fits)
+        .key("memory_limit_bytes");
+    limit ? w.value(limit->bytes) : w.null();
+    w.member("fits", fits)
         .member("runs_paged", room.has_value())
         .member("bytes_per_token", weights.read(1))
         .member("macs_per_token", weights.macs())
@@ -75,6 +78,9 @@ int fit_command(const Arguments& args) {
   table.row({"scratch of a step", bytes(needs.scratch), ""});
   table.row({"program and tokenizer", bytes(needs.program), ""});
   table.row({"in all", bytes(needs.total()), fmt::format("(available: {})", bytes(available))});
+  if (limit)
+    table.row({"limit of control group", bytes(limit->bytes),
+               fmt::format("({}: {} left)", limit->group, bytes(limit->left))});
   fmt::print("{}\n", table.text());
   fmt::print("a token reads {} and takes {:.2f} GFLOP; memory {:.1f} GB/s, peak {:.0f} GFLOP/s (f32)\n",
              bytes(weights.read(1)), 2e-9 * weights.macs(), bus * 1e-9, peak * 1e-9);

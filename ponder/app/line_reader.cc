@@ -3,8 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <clocale>
 #include <cstdio>
+#include <cwchar>
 #include <iostream>
+#include <utility>
+
+#include "ponder/app/machine.h"
 
 #ifdef PONDER_HAVE_LIBEDIT
 #include <histedit.h>
@@ -20,6 +25,8 @@ struct LineReader::Editor {
   bool more = false;
 
   explicit Editor(std::string text) : prompt(std::move(text)) {
+    // Without it libedit leaves out all that is not ASCII. What models read and write is UTF-8, whatever LANG says.
+    std::setlocale(LC_CTYPE, "C.UTF-8");
     HistEvent event;
     history = history_init();
     ::history(history, &event, H_SETSIZE, 1000);
@@ -35,7 +42,9 @@ struct LineReader::Editor {
           return self->more ? continuation : self->prompt.data();
         });
     el_set(line, EL_EDITOR, "emacs");
-    el_set(line, EL_SIGNAL, 1);
+    // Signals end the reading by `read_key`; libedit would send them to the whole process group again, and go on.
+    el_set(line, EL_SIGNAL, 0);
+    el_set(line, EL_GETCFN, read_key);
     el_set(line, EL_HIST, ::history, history);
     // Ctrl+C is a key here, and clears the line. As a signal it would end the reading, and a second one the program.
     el_set(line, EL_SETTY, "-d", "-isig", nullptr);
@@ -53,6 +62,27 @@ struct LineReader::Editor {
   ~Editor() {
     el_end(line);
     history_end(history);
+  }
+
+  // One character; 0 or less is the end.
+  static int read_key(EditLine* e, wchar_t* key) {
+    std::mbstate_t state{};
+    for (;;) {
+      const Wake woken = wait_for_input(STDIN_FILENO);
+      if (woken == Wake::stop) return 0;
+      if (woken == Wake::terminal) {
+        el_resize(e);
+        el_set(e, EL_PREP_TERM, 1);
+        el_set(e, EL_REFRESH);
+        continue;
+      }
+      char byte;
+      const ssize_t n = ::read(STDIN_FILENO, &byte, 1);
+      if (n <= 0) return static_cast<int>(n);
+      const size_t length = std::mbrtowc(key, &byte, 1, &state);
+      if (length == static_cast<size_t>(-1)) state = {};  // no UTF-8: left out
+      if (length <= 1) return 1;
+    }
   }
 };
 #else
@@ -83,9 +113,24 @@ std::optional<std::string> LineReader::read_line(bool more) {
   }
 #endif
   if (isatty(STDIN_FILENO)) std::cerr << (more ? "... " : prompt_) << std::flush;
-  std::string line;
-  if (!std::getline(std::cin, line)) return std::nullopt;
-  return line;
+  for (;;) {
+    if (const size_t end = unread_.find('\n'); end != unread_.npos) {
+      const std::string line = unread_.substr(0, end);
+      unread_.erase(0, end + 1);
+      return line;
+    }
+    const Wake woken = wait_for_input(STDIN_FILENO);
+    if (woken == Wake::stop) return std::nullopt;
+    if (woken == Wake::terminal) continue;
+    char text[4096];
+    const ssize_t n = ::read(STDIN_FILENO, text, sizeof text);
+    if (n > 0) {
+      unread_.append(text, static_cast<size_t>(n));
+      continue;
+    }
+    if (unread_.empty()) return std::nullopt;
+    return std::exchange(unread_, "");  // a last line without an end
+  }
 }
 
 void LineReader::push(const std::string& typed) {

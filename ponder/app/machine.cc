@@ -1,17 +1,21 @@
 #include "ponder/app/machine.h"
 
+#include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 #include "ponder/base/error.h"
+#include "ponder/base/file.h"
 #include "ponder/tensor/tensor.h"
 
 namespace ponder::app {
@@ -66,13 +70,38 @@ int64_t kilobytes_of(const char* path, const char* name) {
 }
 
 std::atomic<int> g_signals{0};
+std::atomic<bool> g_end{false}, g_terminal_changed{false};
+std::atomic<int> g_wake{-1};  // an eventfd: a signal may reach any thread, and has to end the waiting of one
 
 std::atomic<void (*)()> g_last_words{nullptr};
 
-void on_signal(int) {
-  if (g_signals.fetch_add(1) == 0) return;
+void wake() {
+  const int error = errno;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(g_wake, &one, sizeof one);
+  errno = error;
+}
+
+void on_signal(int signal) {
+  if (signal != SIGINT) g_end = true;
+  // A terminal that is closed says so beside other signals: not a second wish.
+  const bool second = signal != SIGHUP && g_signals.fetch_add(1) > 0;
+  wake();
+  if (!second) return;
   if (void (*const last_words)() = g_last_words.load()) last_words();
   _exit(static_cast<int>(Exit::interrupted));
+}
+
+void on_terminal_change(int) {
+  g_terminal_changed = true;
+  wake();
+}
+
+void handle(int signal, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  sigemptyset(&action.sa_mask);
+  sigaction(signal, &action, nullptr);
 }
 
 }  // namespace
@@ -146,38 +175,75 @@ int64_t current_rss_bytes() {
 
 int64_t anonymous_rss_bytes() { return kilobytes_of("/proc/self/status", "RssAnon"); }
 
-int64_t available_memory_bytes() {
-  int64_t bytes = kilobytes_of("/proc/meminfo", "MemAvailable");
-  if (bytes == 0) bytes = memory_bytes();
-  // A container may have less than its machine (control groups, version 2). Pages of files count as used there, and
-  // are given back when they have to be.
-  const auto number = [](const char* path) -> int64_t {
-    long long n = -1;
-    if (std::FILE* f = std::fopen(path, "r")) {
-      if (std::fscanf(f, "%lld", &n) != 1) n = -1;
-      std::fclose(f);
-    }
-    return n;
-  };
-  const int64_t limit = number("/sys/fs/cgroup/memory.max");
-  return limit < 0 ? bytes : std::min(bytes, std::max<int64_t>(0, limit - anonymous_rss_bytes()));
+namespace {
+
+int64_t physical_memory_bytes() { return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE); }
+
+}  // namespace
+
+std::optional<MemoryLimit> memory_limit_in_force() {
+  std::optional<MemoryLimit> least;
+  for (MemoryLimit& limit : memory_limits())
+    if (limit.bytes < physical_memory_bytes() && (!least || limit.left < least->left)) least = std::move(limit);
+  return least;
 }
 
-int64_t memory_bytes() { return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE); }
+int64_t available_memory_bytes() {
+  int64_t bytes = kilobytes_of("/proc/meminfo", "MemAvailable");
+  if (bytes == 0) bytes = physical_memory_bytes();
+  for (const MemoryLimit& limit : memory_limits()) bytes = std::min(bytes, limit.left);
+  return bytes;
+}
+
+int64_t memory_bytes() {
+  int64_t bytes = physical_memory_bytes();
+  for (const MemoryLimit& limit : memory_limits()) bytes = std::min(bytes, limit.bytes);
+  return bytes;
+}
+
+std::string system_file(const std::string& path) {
+  try {
+    return path_exists(path) ? read_file(path, size_t{4} << 20) : "";
+  } catch (const Error&) {
+    return "";
+  }
+}
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 void install_stop_signals() {
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  sigemptyset(&action.sa_mask);
-  for (int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaction(signal, &action, nullptr);
+  if (g_wake < 0) g_wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) handle(signal, on_signal);
 }
 
-bool stop_requested() { return g_signals.load() > 0; }
-void clear_stop_request() { g_signals.store(0); }
+void install_terminal_signals() {
+  install_stop_signals();
+  struct sigaction before {};
+  sigaction(SIGHUP, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) handle(SIGHUP, on_signal);  // nohup
+  for (const int signal : {SIGWINCH, SIGCONT}) handle(signal, on_terminal_change);
+}
+
+bool stop_requested() { return g_end || g_signals.load() > 0; }
+bool end_requested() { return g_end; }
+void clear_stop_request() {
+  if (!g_end) g_signals = 0;
+}
+
+Wake wait_for_input(int fd) {
+  for (;;) {
+    if (stop_requested()) return Wake::stop;
+    if (g_terminal_changed.exchange(false)) return Wake::terminal;
+    pollfd both[] = {{fd, POLLIN, 0}, {g_wake, POLLIN, 0}};
+    if (poll(both, 2, -1) < 0 && errno != EINTR) return Wake::input;  // reading will say what is wrong
+    uint64_t signals;
+    if (both[1].revents && ::read(g_wake, &signals, sizeof signals) > 0) continue;
+    if (both[0].revents) return Wake::input;
+  }
+}
+
 void set_last_words(void (*f)()) { g_last_words.store(f); }
 
 }  // namespace ponder::app

@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "ponder/app/memory_limit.h"
 #include "ponder/base/threads.h"
 #include "ponder/kernels/backend.h"
 
@@ -25,15 +27,26 @@ int64_t peak_rss_bytes();          // the most this process ever had in memory
 void reset_peak_rss();             // from now on (where the system allows)
 int64_t current_rss_bytes();       // 0 where the system does not say
 int64_t anonymous_rss_bytes();     // without pages of mapped files, which the system takes back when it needs them
-int64_t memory_bytes();            // of the machine
+int64_t memory_bytes();            // of the machine, or what control groups allow of it
 int64_t available_memory_bytes();  // what could be had now without swapping
-double seconds_now();              // of a clock that only goes forward
+// The control group that leaves this process least, if one allows less than the machine has.
+std::optional<MemoryLimit> memory_limit_in_force();
+// A small file of the system; "" where there is none, or none for us.
+std::string system_file(const std::string& path);
+double seconds_now();  // of a clock that only goes forward
 
 // First SIGINT, SIGTERM or SIGUSR1: `stop_requested` is true, and the work in hand is finished in good order. A second
 // one ends the process with 130 at once.
 void install_stop_signals();
 bool stop_requested();
-void clear_stop_request();  // chat: Ctrl+C ends the answer only
+// chat: Ctrl+C ends the answer only, so it is forgotten after that; all else, SIGHUP too, ends the chat.
+void install_terminal_signals();
+void clear_stop_request();
+bool end_requested();
+// Waits until `fd` can be read, or a signal of these has come, or the terminal is another (its size, or after SIGCONT
+// everything that was set in it).
+enum class Wake { input, stop, terminal };
+Wake wait_for_input(int fd);
 // What a second one does before it ends the process; must be safe in a signal handler. Null: nothing.
 void set_last_words(void (*f)());
 

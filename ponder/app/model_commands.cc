@@ -8,6 +8,7 @@
 #include "ponder/app/machine.h"
 #include "ponder/app/model_files.h"
 #include "ponder/app/model_source.h"
+#include "ponder/app/model_types.h"
 #include "ponder/app/options.h"
 #include "ponder/app/recipe.h"
 #include "ponder/app/table.h"
@@ -23,25 +24,6 @@
 
 namespace ponder::app {
 namespace {
-
-struct TypeCount {
-  int64_t tensors = 0, bytes = 0;
-};
-std::string type_name(BlockType type) { return block_spec(type).name; }
-int64_t tensor_bytes(const model::StoredTensor& t) {
-  return (t.shape.size() > 1 ? t.shape[0] : 1) * block_row_bytes(t.matrix.type, t.matrix.cols);
-}
-
-std::map<std::string, TypeCount> count_types(const model::WeightSource& source) {
-  std::map<std::string, TypeCount> types;
-  for (const std::string& name : source.names()) {
-    const model::StoredTensor t = source.find(name);
-    TypeCount& count = types[type_name(t.matrix.type)];
-    ++count.tensors;
-    count.bytes += tensor_bytes(t);
-  }
-  return types;
-}
 
 // "byte-level BPE, 49,152 tokens"; "": none.
 std::string tokenizer_kind(const text::Tokenizer* t) {

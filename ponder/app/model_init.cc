@@ -2,10 +2,12 @@
 #include "ponder/app/commands.h"
 #include "ponder/app/machine.h"
 #include "ponder/app/model_files.h"
+#include "ponder/app/model_output.h"
 #include "ponder/app/model_shape.h"
 #include "ponder/app/options.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
+#include "ponder/base/json.h"
 #include "ponder/base/log.h"
 #include "ponder/model/convert.h"
 #include "ponder/model/weights.h"
@@ -68,7 +70,8 @@ void write_initial(const ModelShape& shape, const std::string& folder, DType typ
   model::save_model(model, folder, type);
 }
 
-void write_vocabulary(const ModelShape& shape, const std::string& folder) {
+// `out` is what the folder will be called.
+void write_vocabulary(const ModelShape& shape, const std::string& folder, const std::string& out) {
   if (shape.task) {
     tasks::save_task(*shape.task, folder);
   } else if (shape.bytes) {
@@ -78,7 +81,7 @@ void write_vocabulary(const ModelShape& shape, const std::string& folder) {
     try {
       text::save_model_text(text::model_text(dummy_vocabulary(shape.config.vocab_size), name), folder);
     } catch (const Error& e) {
-      log_warn("{}: no tokenizer: {}", folder, e.what());
+      log_warn("{}: no tokenizer: {}", out, e.what());
     }
   }
 }
@@ -93,20 +96,26 @@ int model_init_command(const Arguments& args) {
   const auto seed = static_cast<uint64_t>(args.integer("seed", 42, 0, INT64_MAX));
   const int64_t distinct_rows = args.integer("distinct-rows", 0, 0, INT64_MAX);
   const ModelShape shape = read_shape(args.positional[0], args.all("set"));
-  if (path_exists(out) && (gguf || !is_folder(out) || !list_folder(out).empty()))
-    throw_error(Exit::data, "{} is there already; name a new {} (nothing is overwritten)", out,
-                gguf ? "file" : "folder");
-  if (!gguf) make_folders(out);
+  ModelOutput output(out, {});
   const bool initial = !gguf && !distinct_rows && (type.name() == "f32" || type.name() == "bf16");
   if (initial) {
-    write_initial(shape, out, type.name() == "bf16" ? DType::bf16 : DType::f32, seed);
+    write_initial(shape, output.aside(), type.name() == "bf16" ? DType::bf16 : DType::f32, seed);
   } else {
     Machine machine(args.threads());
-    write_random(shape, out, type, seed, distinct_rows, machine.pool);
+    write_random(shape, output.aside(), type, seed, distinct_rows, machine.pool);
   }
-  if (!gguf) write_vocabulary(shape, out);
+  if (!gguf) write_vocabulary(shape, output.aside(), out);
+  const std::string path = output.publish(output.aside());
   const model::Model declared(shape.config, model::ModelOptions{.declare_only = true});
-  log_info("{}: {} with {} random parameters as {}, seed {}", out, shape.config.model_type,
+  if (args.json()) {
+    std::string json;
+    JsonWriter w(json);
+    w.begin_object().member("path", path).member("architecture", shape.config.model_type).member("type", type.name());
+    w.member("params", declared.params().count()).member("seed", static_cast<int64_t>(seed)).end_object();
+    fmt::print("{}\n", json);
+    return 0;
+  }
+  log_info("{}: {} with {} random parameters as {}, seed {}", path, shape.config.model_type,
            format_grouped(declared.params().count()), type.name(), seed);
   return 0;
 }

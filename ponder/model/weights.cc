@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <set>
 #include <vector>
@@ -113,7 +114,8 @@ struct Plan {
   std::vector<Packing> packings;
   std::vector<Part> parts;
   int64_t bytes = 0;
-  std::set<std::string> rounded;  // names of types without a kernel
+  std::map<std::pair<BlockType, BlockType>, int64_t>
+      replaced;  // matrices of types without a kernel, by old and new type
 };
 
 // The parts of a stored Param: its slices in order are the rows of its matrices, [part 0; part 1; ...] of matrix 0, the
@@ -171,7 +173,7 @@ void plan_parts(ops::Param& p, const WeightSource& source, const kernels::Backen
     plan.parts.push_back({&p, i, plan.bytes});
     for (int64_t b = 0; b < m.batch; ++b) {
       const Piece& one = piece(i, b);
-      if (part.type != one.stored.type) plan.rounded.insert(block_spec(one.stored.type).name);
+      if (part.type != one.stored.type) ++plan.replaced[{one.stored.type, part.type}];
       if (one.first > 0)
         ++plan.packings.back().count;
       else
@@ -227,9 +229,10 @@ void load_stored(Model& model, std::shared_ptr<const WeightSource> source, const
     if (p.multiplied) plan_parts(p, *source, backend, plan);
   }
   check_names(model, *source);
-  if (!plan.rounded.empty())
-    log_warn("{}: there are no kernels for {}; these matrices are rounded to Q8_0", source->path(),
-             fmt::join(plan.rounded, ", "));
+  for (const auto& [types, matrices] : plan.replaced)
+    log_warn("{}: there are no kernels for {}: {} matrices {} {}", source->path(), block_spec(types.first).name,
+             matrices, types.second == BlockType::f32 ? "are expanded to" : "are rounded to",
+             block_spec(types.second).name);
   Buffer memory(static_cast<size_t>(plan.bytes));
   auto* base = static_cast<std::byte*>(memory.data());
   for (const Plan::Part& part : plan.parts) part.param->stored->parts[part.index].packed = base + part.offset;
