@@ -19,18 +19,15 @@ static_assert(kAttentionRows % kLanes == 0 && kTileRows <= kLanes);
 void store_kv(const StoreKv& a, int64_t begin, int64_t end) {
   const int64_t dk = a.layout.dk, dv = a.layout.dv;
   for (int64_t s = begin; s < end; ++s) {
-    const Span& span = a.spans[static_cast<size_t>(s)];
-    for (int64_t i = 0; i < span.count;) {
-      const int64_t position = span.position + i, slot = position % kPageSize, row = span.row + i;
-      const int64_t count = std::min<int64_t>(kPageSize - slot, span.count - i);
-      float* page = a.pages + span.pages[position / kPageSize] * a.layout.page_floats();
-      for (int64_t h = 0; h < a.layout.kv_heads; ++h) {
-        float* keys = page + h * a.layout.head_floats() + slot;
-        transpose(a.k + row * a.ldk + h * dk, a.ldk, count, dk, keys, kPageSize);
-        float* values = page + h * a.layout.head_floats() + dk * kPageSize + slot * dv;
-        for (int64_t j = 0; j < count; ++j) std::copy_n(a.v + (row + j) * a.ldv + h * dv, dv, values + j * dv);
-      }
-      i += count;
+    const Span& piece = a.spans[static_cast<size_t>(s)];
+    const int64_t slot = piece.position % kPageSize;
+    float* page = a.pages + piece.pages[piece.position / kPageSize] * a.layout.page_floats();
+    for (int64_t h = 0; h < a.layout.kv_heads; ++h) {
+      float* keys = page + h * a.layout.head_floats() + slot;
+      transpose(a.k + piece.row * a.ldk + h * dk, a.ldk, piece.count, dk, keys, kPageSize);
+      float* values = page + h * a.layout.head_floats() + dk * kPageSize + slot * dv;
+      for (int64_t j = 0; j < piece.count; ++j)
+        std::copy_n(a.v + (piece.row + j) * a.ldv + h * dv, dv, values + j * dv);
     }
   }
 }

@@ -126,12 +126,22 @@ void CpuBackend::column_sum(const ColumnSum& a) const noexcept {
 }
 
 void CpuBackend::store_kv(const StoreKv& a) const noexcept {
+  pieces_.clear();  // of spans, each on one page
   int64_t rows = 0;
-  for (const Span& s : a.spans) rows += s.count;
-  const int64_t spans = static_cast<int64_t>(a.spans.size());
-  if (spans == 0) return;
-  split(spans, rows / spans * a.layout.kv_heads * (a.layout.dk + a.layout.dv) * 4 + 1,
-        [&](int64_t begin, int64_t end, int) { attention_.store_kv(a, begin, end); });
+  for (const Span& s : a.spans) {
+    rows += s.count;
+    for (int32_t i = 0; i < s.count;) {
+      const int32_t n = std::min(kPageSize - (s.position + i) % kPageSize, s.count - i);
+      pieces_.push_back({s.row + i, n, s.position + i, s.pages});
+      i += n;
+    }
+  }
+  if (rows == 0) return;
+  StoreKv pieces = a;
+  pieces.spans = pieces_;
+  const auto n = static_cast<int64_t>(pieces_.size());
+  split(n, (rows + n - 1) / n * a.layout.kv_heads * (a.layout.dk + a.layout.dv) * 4,
+        [&](int64_t begin, int64_t end, int) { attention_.store_kv(pieces, begin, end); });
 }
 
 void CpuBackend::attention(const Attention& a) const noexcept {

@@ -66,6 +66,7 @@ class CpuBackend final : public RefBackend {
   const AttentionKernels& attention_;
   // Memory that kernels need beside their arguments; grows while a program warms up.
   mutable std::vector<int64_t> first_task_;    // attention: the first task of each span
+  mutable std::vector<Span> pieces_;           // store_kv
   mutable std::vector<SplitBlock> blocks_;     // attention: tasks that are shared,
   mutable std::vector<int64_t> busy_;          // what each thread would do if they were not,
   mutable Buffer scores_;                      // and their memory

@@ -50,7 +50,7 @@ struct SplitBlock {
 };
 
 struct AttentionKernels {
-  void (*store_kv)(const StoreKv&, int64_t begin, int64_t end);                                   // spans
+  void (*store_kv)(const StoreKv&, int64_t begin, int64_t end);  // spans of one page each
   void (*attention)(const Attention&, const Span&, int64_t kv_head, int64_t begin, int64_t end);  // <= kAttentionRows
   int64_t (*split_floats)(int64_t rows, int64_t pages);
   void (*split_scores)(const SplitBlock&, int64_t begin, int64_t end);  // pages
