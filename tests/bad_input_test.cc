@@ -511,19 +511,62 @@ TEST_F(Memory, Config) {
   check("too large", "{\"a\":\"" + std::string(8 * n, 'a') + "\"}");
 }
 
-// Beyond the bound of the others: simdjson notes the place of every bracket and text before anybody knows what it is for,
-// and one that is good costs its tokenizer, too.
+// The tokenizer counts, too.
 TEST_F(Memory, Tokenizer) {
-  const auto check = [](const char* what, const std::string& json, double factor) {
-    expect_bounded(what, json, factor, [](const std::string& p) { text::load_tokenizer(p); });
+  const auto check = [](const char* what, const std::string& json) {
+    expect_bounded(what, json, 2, [](const std::string& p) { text::load_tokenizer(p); });
   };
-  const size_t n = 8 << 20;
+  const auto bpe = [&](const char* what, const std::string& vocab, const std::string& merges,
+                       std::string_view added = "", std::string_view rest = "") {
+    check(what, fmt::format(R"({{"added_tokens":[{}],"pre_tokenizer":{{"type":"ByteLevel"}},"model":{{"type":"BPE",)"
+                            R"("merges":[{}],"vocab":{{{}}}}}{}}})",
+                            added, merges, vocab, rest));
+  };
+  const size_t n = 20 << 20;
   const std::string good = tokenizer_json(4 << 20);
-  check("good", good, 12);
-  check("damaged", good.substr(0, good.rfind('}')), 4);
-  check("arrays", "{\"a\":[" + times(n / 3, "[],") + "[]]}", 14);
-  check("numbers", "{\"a\":[" + times(n / 2, "0,") + "0]}", 14);
-  check("one text", "{\"a\":\"" + std::string(n, 'a') + "\"}", 8);
+  check("good", good);
+  check("damaged", good.substr(0, good.rfind('}')));
+  bpe("tokens", numbered(1'000'000, R"("{0}":{0})"), "");
+  bpe("long tokens", numbered(1'000'000, R"("0123456789abcdef{0}":{0})"), "");
+  bpe("huge tokens", numbered(20, "\"" + std::string(1'000'000, 'a') + R"({0}":{0})"), "");
+  bpe("a hole", R"("a":1048575)", "");
+  bpe("a token again", R"("a":0)" + times(n / 6, R"(,"a":0)"), "");
+  bpe("a merge again", R"("a":0,"b":1,"ab":2)", R"("a b")" + times(1'000'000, R"(,"a b")"));
+  bpe("too many merges", R"("a":0,"b":1,"ab":2)", R"("a b")" + times(n / 6, R"(,"a b")"));
+  // Three merges of each token of four letters, of which there are 456,976: a byte of the file gives no more.
+  std::string vocab, texts, pairs;
+  const auto token = [](size_t number, size_t letters) {
+    std::string out;
+    for (; letters-- > 0; number /= 26) out += static_cast<char>('a' + number % 26);
+    return out;
+  };
+  for (size_t letters = 1, id = 0, all = 26; letters <= 4; ++letters, all *= 26) {
+    for (size_t i = 0; i < all; ++i, ++id) {
+      const std::string t = token(i, letters);
+      vocab += fmt::format("{}\"{}\":{}", id ? "," : "", t, id);
+      for (size_t k = 1; k < letters && (letters < 4 || i < 300'000); ++k) {
+        texts += fmt::format("{}\"{} {}\"", texts.empty() ? "" : ",", t.substr(0, k), t.substr(k));
+        pairs += fmt::format("{}[\"{}\",\"{}\"]", pairs.empty() ? "" : ",", t.substr(0, k), t.substr(k));
+      }
+    }
+  }
+  bpe("merges", vocab, texts);
+  bpe("merges as pairs", vocab, pairs);
+  bpe("added tokens", R"("a":0)", "", numbered(65'000, R"({{"content":"<{0}>","normalized":true,"id":1{0:05}}})"));
+  bpe("too many added tokens", R"("a":0)", "", numbered(700'000, R"({{"content":"<{0}>","id":1{0:05}}})"));
+  bpe("objects as added tokens", R"("a":0)", "", times(n / 3, "{},") + "{}");
+  bpe("pre-tokenizers", R"("a":0)", "", "", R"(,"post_processor":{"processors":[)" + times(n / 3, "{},") + "{}]}");
+  bpe("members", R"("a":0)", "", "", "," + numbered(1'500'000, R"("{}":0)"));
+  bpe("numbers", R"("a":0)", "", "", ",\"x\":[" + times(n / 2, "0,") + "0]");
+  bpe("arrays", R"("a":0)", "", "", ",\"x\":[" + times(n / 3, "[],") + "[]]");
+  bpe("texts", R"("a":0)", "", "", ",\"x\":[" + times(n / 3, "\"\",") + "\"\"]");
+  bpe("escapes", R"("a":0)", "", "", ",\"x\":\"" + times(n / 6, R"(\u00e9)") + "\"");
+  bpe("one text", R"("a":0)", "", "", ",\"x\":\"" + std::string(n, 'a') + "\"");
+  bpe("one token", "\"" + std::string(n, 'a') + "\":0", "");
+  bpe("one merge", R"("a":0)", "\"" + std::string(n, 'a') + " b\"");
+  bpe("one added token", R"("a":0)", "", "{\"content\":\"" + std::string(n, 'a') + "\",\"id\":1}");
+  check("open arrays", times(n, "["));
+  check("open objects", times(n / 5, "{\"a\":"));
 }
 
 TEST_F(Memory, Template) {

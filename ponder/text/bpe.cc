@@ -46,25 +46,23 @@ CachedPiece* piece_cache() {
   return cache.data();
 }
 
-std::vector<Merge> resolve(const Tokenizer& t, std::span<const std::pair<std::string_view, std::string_view>> merges,
-                           bool skip_impossible, std::string_view name) {
-  std::vector<Merge> out;
-  out.reserve(merges.size());
-  std::string merged;
-  for (const auto& [left, right] : merges) {
-    const auto a = t.find(left), b = t.find(right);
-    if (skip_impossible && !(a && b)) continue;
-    merged.assign(left).append(right);
-    const auto c = t.find(merged);
-    if (!a || !b || !c)
-      throw_error(Exit::data, "{}: merge {} (\"{}\" and \"{}\"): {} is not in the vocabulary", name, out.size(),
-                  left.substr(0, 40), right.substr(0, 40),
-                  !a   ? "the first"
-                  : !b ? "the second"
-                       : "the result");
-    out.push_back({*a, *b, *c});
+// A post-processor that puts a mark in front of a text, and in front of each of two.
+void begin_with(JsonWriter& w, std::string_view mark, int32_t id) {
+  w.begin_object().member("type", "TemplateProcessing");
+  const auto part = [&](const char* kind, std::string_view name, int type) {
+    w.begin_object().key(kind).begin_object().member("id", name).member("type_id", type).end_object().end_object();
+  };
+  for (const int texts : {1, 2}) {
+    w.key(texts == 1 ? "single" : "pair").begin_array();
+    for (int i = 0; i < texts; ++i) {
+      part("SpecialToken", mark, i);
+      part("Sequence", i == 0 ? "A" : "B", i);
+    }
+    w.end_array();
   }
-  return out;
+  w.key("special_tokens").begin_object().key(mark).begin_object().member("id", mark);
+  w.key("ids").begin_array().value(id).end_array().key("tokens").begin_array().value(mark).end_array();
+  w.end_object().end_object().end_object();
 }
 
 Pretokenizer pretokenizer_of(std::vector<SplitStep> steps, std::string_view name) {
@@ -77,28 +75,52 @@ Pretokenizer pretokenizer_of(std::vector<SplitStep> steps, std::string_view name
 
 }  // namespace
 
-Bpe::Bpe(BpeParts parts, std::string_view name, std::string json)
-    : Tokenizer(std::move(parts.tokens), std::move(parts.added)),
+void BpeParts::index_vocabulary(std::string_view name) {
+  vocabulary.index();
+  if (const auto id = vocabulary.twice()) {
+    const std::string_view token = vocabulary[*id];
+    throw_error(Exit::data, "{}: \"{}\" has two ids, {} and {}", name, token.substr(0, 40), *vocabulary.find(token),
+                *id);
+  }
+}
+
+void BpeParts::add_merge(std::string_view left, std::string_view right, std::string_view name) {
+  const auto a = vocabulary.find(left), b = vocabulary.find(right);
+  if (skip_impossible_merges && !(a && b)) return;
+  std::string merged;
+  merged.reserve(left.size() + right.size());
+  const auto c = vocabulary.find(merged.append(left).append(right));
+  if (!a || !b || !c)
+    throw_error(Exit::data, "{}: merge {} (\"{}\" and \"{}\"): {} is not in the vocabulary", name, merges.size(),
+                left.substr(0, 40), right.substr(0, 40),
+                !a   ? "the first"
+                : !b ? "the second"
+                     : "the result");
+  if (merges.size() == MergeTable::kMaxMerges)
+    throw_error(Exit::data, "{}: more than {} merges", name, MergeTable::kMaxMerges);
+  merges.push_back({*a, *b, *c});
+}
+
+Bpe::Bpe(BpeParts parts, std::string_view name)
+    : Tokenizer(std::move(parts.vocabulary), std::move(parts.added)),
       pretokenizer_(pretokenizer_of(std::move(parts.steps), name)),
+      merges_(std::move(parts.merges)),
       nfc_(parts.nfc),
       ignore_merges_(parts.ignore_merges),
       fuse_unknown_(parts.fuse_unknown),
-      unknown_(parts.unknown),
-      json_(std::move(json)) {
+      unknown_(parts.unknown) {
   static std::atomic<uint32_t> owners{0};
   owner_ = ++owners;
-  if (const auto id = index().twice())
-    throw_error(Exit::data, "{}: \"{}\" has two ids, {} and {}", name, token(*id).substr(0, 40), *find(token(*id)),
-                *id);
-  merges_ = MergeTable(resolve(*this, parts.merges, parts.skip_impossible_merges, name));
   for (size_t b = 0; b < 256; ++b) byte_ids_[b] = find(byte_alphabet()[b]).value_or(unknown_.value_or(-1));
   std::vector<std::pair<std::string, AddedToken>> normalized;
   for (const AddedToken& a : added()) {
-    if (!a.normalized) continue;
-    std::string content = nfc_ ? to_nfc(token(a.id)) : token(a.id);
-    const auto same = [&](const auto& other) { return other.first == content; };
-    if (std::none_of(normalized.begin(), normalized.end(), same)) normalized.emplace_back(std::move(content), a);
+    if (a.normalized) normalized.emplace_back(nfc_ ? to_nfc(token(a.id)) : token(a.id), a);
   }
+  // Of tokens that normalisation makes equal, the first.
+  std::stable_sort(normalized.begin(), normalized.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  const auto same = [](const auto& a, const auto& b) { return a.first == b.first; };
+  normalized.erase(std::unique(normalized.begin(), normalized.end(), same), normalized.end());
   normalized_ = AddedTokenMatcher(std::move(normalized));
 }
 
@@ -163,20 +185,25 @@ void Bpe::encode_piece(std::string_view piece, std::vector<int32_t>& out) const 
 }
 
 std::string Bpe::piece(int32_t id, bool) const {
-  const std::string& spelled = token(id);
-  std::string bytes;
+  const std::string_view spelled = vocabulary()[id];
+  std::string bytes(spelled);  // it gets shorter
+  size_t n = 0;
   for (size_t i = 0; i < spelled.size();) {
+    if (spelled[i] > ' ' && spelled[i] < 0x7F) {  // most: they stand for themselves
+      bytes[n++] = spelled[i++];
+      continue;
+    }
     const CodePoint c = code_point(spelled.data() + i);
     const int byte = byte_of(c.value);
-    if (byte < 0) return spelled;  // a mark such as DeepSeek's stands for its own text
-    bytes += static_cast<char>(byte);
+    if (byte < 0) return std::string(spelled);  // a mark such as DeepSeek's stands for its own text
+    bytes[n++] = static_cast<char>(byte);
     i += c.bytes;
   }
+  bytes.resize(n);
   return bytes;
 }
 
 std::string Bpe::to_json() const {
-  if (!json_.empty()) return json_;
   std::string out;
   JsonWriter w(out);
   const auto null = [&](const char* key) { w.key(key).null(); };
@@ -217,12 +244,23 @@ std::string Bpe::to_json() const {
   }
   if (!with_regex) byte_level(false);
   w.end_array().end_object();
-  null("post_processor");
+  w.key("post_processor");
+  if (const auto bos = special().add_bos ? special().bos : std::nullopt; bos && !token(*bos).empty()) {
+    begin_with(w, token(*bos), *bos);
+  } else {
+    w.null();
+  }
   w.key("decoder");
   byte_level(true);
   w.key("model").begin_object().member("type", "BPE");
-  for (const char* key : {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"}) null(key);
-  w.member("fuse_unk", false).member("byte_fallback", false).member("ignore_merges", ignore_merges_);
+  for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) null(key);
+  w.key("unk_token");
+  if (unknown_) {
+    w.value(token(*unknown_));
+  } else {
+    w.null();
+  }
+  w.member("fuse_unk", fuse_unknown_).member("byte_fallback", false).member("ignore_merges", ignore_merges_);
   w.key("vocab").begin_object();
   for (int32_t id = 0; id < vocab_size(); ++id) {
     if (!token(id).empty()) w.member(token(id), id);

@@ -11,7 +11,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "ponder/text/bpe_merge.h"
@@ -22,9 +21,15 @@ namespace ponder::text {
 
 // What a file says about a byte-level BPE.
 struct BpeParts {
-  std::vector<std::string> tokens;  // in the byte alphabet; "" is an id without a token
+  // All tokens are set. Throws Error (data) beginning with `name` where one has two ids.
+  void index_vocabulary(std::string_view name);
+  // The next merge; then the vocabulary is indexed. Throws Error (data) beginning with `name` where its parts or its
+  // result are no tokens.
+  void add_merge(std::string_view left, std::string_view right, std::string_view name);
+
+  Vocabulary vocabulary;  // in the byte alphabet
   std::vector<AddedToken> added;
-  std::vector<std::pair<std::string_view, std::string_view>> merges;  // rank is place; views need live no longer
+  std::vector<Merge> merges;  // rank is place
   // A merge of something that is no token can never happen: an error, or (GGUF, as llama.cpp) left out.
   bool skip_impossible_merges = false;
   std::vector<SplitStep> steps;
@@ -36,9 +41,8 @@ struct BpeParts {
 
 class Bpe final : public Tokenizer {
  public:
-  // `json` is the tokenizer.json that the parts come from; "": to_json writes one. Throws Error (data) beginning with
-  // `name` where a token occurs twice or a merge's parts or result are no tokens.
-  Bpe(BpeParts parts, std::string_view name, std::string json);
+  // Throws Error (data) beginning with `name` where a pre-tokenizer's expression cannot be used.
+  Bpe(BpeParts parts, std::string_view name);
 
   std::string piece(int32_t id, bool first) const override;
   std::string to_json() const override;
@@ -61,8 +65,7 @@ class Bpe final : public Tokenizer {
   bool nfc_, ignore_merges_, fuse_unknown_;
   std::optional<int32_t> unknown_;
   AddedTokenMatcher normalized_;  // the added tokens that are looked for after normalisation
-  std::string json_;
-  uint32_t owner_;  // distinguishes tokenizers in the caches of pieces
+  uint32_t owner_;                // distinguishes tokenizers in the caches of pieces
 };
 
 }  // namespace ponder::text

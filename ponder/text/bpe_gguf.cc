@@ -102,27 +102,37 @@ std::unique_ptr<Tokenizer> tokenizer_from_gguf(const GgufVocabulary& v, std::str
   if (v.tokens.empty()) throw_error(Exit::data, "{}: tokenizer.ggml.tokens is empty", name);
   if (!v.token_types.empty() && v.token_types.size() != v.tokens.size())
     throw_error(Exit::data, "{}: {} tokens, but {} token types", name, v.tokens.size(), v.token_types.size());
-  BpeParts parts{
-      .tokens = v.tokens, .steps = preset->steps, .nfc = preset->nfc, .ignore_merges = preset->ignore_merges};
-  for (size_t i = 0; i < v.tokens.size(); ++i) {
-    if (!is_utf8(v.tokens[i])) throw_error(Exit::data, "{}: token {} is not UTF-8", name, i);
-    if (v.token_types.empty()) continue;
-    const int64_t type = v.token_types[i];
-    if (type == GgufVocabulary::kUnused) parts.tokens[i].clear();
-    if ((type == GgufVocabulary::kControl || type == GgufVocabulary::kUserDefined) && !v.tokens[i].empty())
-      parts.added.push_back({.id = static_cast<int32_t>(i), .special = type == GgufVocabulary::kControl});
-  }
-  while (!parts.tokens.empty() && parts.tokens.back().empty()) parts.tokens.pop_back();  // rows that only pad
+  if (v.tokens.size() > Vocabulary::kMaxTokens)
+    throw_error(Exit::data, "{}: {} tokens; at most {} are read", name, v.tokens.size(), Vocabulary::kMaxTokens);
+  BpeParts parts;
+  parts.steps = preset->steps;
+  parts.nfc = preset->nfc;
+  parts.ignore_merges = preset->ignore_merges;
   parts.skip_impossible_merges = true;
+  size_t bytes = 0;
+  for (size_t i = 0; i < v.tokens.size(); ++i) {
+    const std::string& token = v.tokens[i];
+    if (!is_utf8(token)) throw_error(Exit::data, "{}: token {} is not UTF-8", name, i);
+    if ((bytes += token.size()) > Vocabulary::kMaxBytes)
+      throw_error(Exit::data, "{}: tokens of more than {} bytes", name, Vocabulary::kMaxBytes);
+    const int64_t type = v.token_types.empty() ? GgufVocabulary::kNormal : v.token_types[i];
+    if (type == GgufVocabulary::kUnused || token.empty()) continue;  // the last of them only pad
+    const auto id = static_cast<int32_t>(i);
+    parts.vocabulary.set(id, token);
+    if (type == GgufVocabulary::kControl || type == GgufVocabulary::kUserDefined)
+      parts.added.push_back({.id = id, .special = type == GgufVocabulary::kControl});
+  }
+  parts.index_vocabulary(name);
+  parts.merges.reserve(std::min(v.merges.size(), MergeTable::kMaxMerges));
   for (size_t i = 0; i < v.merges.size(); ++i) {
     const std::string_view merge = v.merges[i];
     const size_t space = merge.find(' ', 1);
     if (space == std::string_view::npos)
       throw_error(Exit::data, "{}: merge {} (\"{}\") is not two tokens with a space between", name, i,
                   merge.substr(0, 40));
-    parts.merges.emplace_back(merge.substr(0, space), merge.substr(space + 1));
+    parts.add_merge(merge.substr(0, space), merge.substr(space + 1), name);
   }
-  auto out = std::make_unique<Bpe>(std::move(parts), name, "");
+  auto out = std::make_unique<Bpe>(std::move(parts), name);
   SpecialIds special{.add_bos = v.add_bos.value_or(preset->add_bos)};
   const auto mark = [&](std::optional<int64_t> from, std::optional<int32_t>& to, const char* key) {
     if (from && (*from < 0 || *from >= static_cast<int64_t>(v.tokens.size())))

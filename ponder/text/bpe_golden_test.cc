@@ -32,6 +32,7 @@ std::unique_ptr<Tokenizer> r1(const Tokenizer& v3) {
   for (Json& a : j["added_tokens"]) {
     const int id = a["id"];
     if (id != 128798 && id != 128799) continue;
+    j["model"]["vocab"].erase(a["content"].get<std::string>());  // as it is written, all tokens are there
     a["content"] = id == 128798 ? "<think>" : "</think>";
     a["special"] = false;
   }

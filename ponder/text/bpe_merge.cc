@@ -2,39 +2,45 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <queue>
+
+#include "ponder/base/error.h"
 
 namespace ponder::text {
 namespace {
 
 constexpr size_t kShort = 64;
-constexpr uint64_t kEmpty = UINT64_MAX;  // ids are not negative
+constexpr uint64_t kEmpty = UINT64_MAX;  // no pair with any rank
 
 uint64_t pair_key(int32_t left, int32_t right) {
-  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << MergeTable::kIdBits | static_cast<uint32_t>(right);
 }
-uint64_t mix(uint64_t key) { return (key ^ key >> 29) * 0x9E3779B97F4A7C15u; }
+
+// Where the search for a pair begins.
+size_t first_slot(uint64_t key, size_t slots) {
+  const uint64_t hash = (key ^ key >> 29) * 0x9E3779B97F4A7C15u;
+  return (hash >> 32) * slots >> 32;
+}
 
 }  // namespace
 
 MergeTable::MergeTable(std::vector<Merge> merges) : merges_(std::move(merges)) {
-  const size_t size = std::bit_ceil(std::max<size_t>(merges_.size() * 2, 2));
-  slots_.assign(size, {kEmpty, kNone});
-  shift_ = 64 - std::countr_zero(size);
+  PONDER_CHECK(merges_.size() <= kMaxMerges, "{} merges", merges_.size());
+  slots_.assign(merges_.size() + merges_.size() / 2 + 1, kEmpty);
   for (size_t r = 0; r < merges_.size(); ++r) {
     const uint64_t key = pair_key(merges_[r].left, merges_[r].right);
-    size_t i = mix(key) >> shift_;
-    while (slots_[i].pair != kEmpty && slots_[i].pair != key) i = (i + 1) & (size - 1);
-    slots_[i] = {key, static_cast<uint32_t>(r)};
+    size_t i = first_slot(key, slots_.size());
+    while (slots_[i] != kEmpty && slots_[i] >> kRankBits != key) i = i + 1 < slots_.size() ? i + 1 : 0;
+    slots_[i] = key << kRankBits | r;
   }
 }
 
 inline uint32_t MergeTable::rank_of(int32_t left, int32_t right) const {
   const uint64_t key = pair_key(left, right);
-  for (size_t i = mix(key) >> shift_;; i = (i + 1) & (slots_.size() - 1)) {
-    if (slots_[i].pair == key) return slots_[i].rank;
-    if (slots_[i].pair == kEmpty) return kNone;
+  for (size_t i = first_slot(key, slots_.size());; i = i + 1 < slots_.size() ? i + 1 : 0) {
+    const uint64_t slot = slots_[i];
+    if (slot >> kRankBits == key) return slot & (kMaxMerges - 1);
+    if (slot == kEmpty) return kNone;
   }
 }
 

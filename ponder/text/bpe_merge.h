@@ -14,8 +14,12 @@ struct Merge {
 
 class MergeTable {
  public:
+  // A slot of the table is two ids and a rank. Gemma has half a million merges.
+  static constexpr int kIdBits = 20, kRankBits = 20;
+  static constexpr size_t kMaxMerges = size_t{1} << kRankBits;
+
   MergeTable() = default;
-  // merges[r] has rank r. A pair that occurs twice has its last rank, as in Hugging Face's tokenizers.
+  // merges[r] has rank r; ids are below 2^20. A pair that occurs twice has its last rank, as in Hugging Face's tokenizers.
   explicit MergeTable(std::vector<Merge> merges);
 
   // Replaces ids[0, n) by the merged ids and returns their number.
@@ -24,18 +28,13 @@ class MergeTable {
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
-  struct Slot {
-    uint64_t pair;
-    uint32_t rank;
-  };
 
   uint32_t rank_of(int32_t left, int32_t right) const;
   size_t apply_short(std::span<int32_t> ids) const;
   size_t apply_long(std::span<int32_t> ids) const;
 
   std::vector<Merge> merges_;
-  std::vector<Slot> slots_;  // open addressing, at most half full; its size is a power of two
-  int shift_ = 63;
+  std::vector<uint64_t> slots_;  // pair -> rank: open addressing, two thirds full
 };
 
 }  // namespace ponder::text

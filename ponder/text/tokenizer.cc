@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
@@ -83,30 +82,10 @@ int byte_of(uint32_t c) {
   return c < bytes.size() ? bytes[c] : -1;
 }
 
-TokenIndex::TokenIndex(const std::vector<std::string>& tokens)
-    : slots_(std::bit_ceil(std::max<size_t>(tokens.size() * 2, 2)), -1) {
-  for (size_t id = 0; id < tokens.size(); ++id) {
-    if (tokens[id].empty()) continue;
-    size_t i = std::hash<std::string_view>()(tokens[id]) & (slots_.size() - 1);
-    while (slots_[i] >= 0 && tokens[static_cast<size_t>(slots_[i])] != tokens[id]) i = (i + 1) & (slots_.size() - 1);
-    if (slots_[i] >= 0) {
-      twice_ = static_cast<int32_t>(id);
-    } else {
-      slots_[i] = static_cast<int32_t>(id);
-    }
-  }
-}
-
-std::optional<int32_t> TokenIndex::find(const std::vector<std::string>& tokens, std::string_view token) const {
-  for (size_t i = std::hash<std::string_view>()(token);; ++i) {
-    const int32_t id = slots_[i & (slots_.size() - 1)];
-    if (id < 0) return std::nullopt;
-    if (tokens[static_cast<size_t>(id)] == token) return id;
-  }
-}
-
-Tokenizer::Tokenizer(std::vector<std::string> tokens, std::vector<AddedToken> added)
-    : tokens_(std::move(tokens)), index_(tokens_), added_(std::move(added)), is_special_(tokens_.size()) {
+Tokenizer::Tokenizer(Vocabulary vocabulary, std::vector<AddedToken> added)
+    : vocabulary_(std::move(vocabulary)),
+      added_(std::move(added)),
+      is_special_(static_cast<size_t>(vocabulary_.size())) {
   std::sort(added_.begin(), added_.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
   std::vector<std::pair<std::string, AddedToken>> raw;
   for (const AddedToken& a : added_) {
@@ -142,11 +121,6 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, Specials specials)
   return out;
 }
 
-const std::string& Tokenizer::token(int32_t id) const {
-  static const std::string none;
-  return id >= 0 && id < vocab_size() ? tokens_[static_cast<size_t>(id)] : none;
-}
-
 int32_t Tokenizer::id(std::string_view token) const {
   const auto found = find(token);
   PONDER_CHECK(found, "the vocabulary has no token \"{}\"", token);
@@ -162,11 +136,11 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) c
 
 void Tokenizer::save(const std::string& path) const { write_file_atomic(path, to_json()); }
 
-WordLevel::WordLevel(std::vector<std::string> words, std::span<const int32_t> specials)
+WordLevel::WordLevel(Vocabulary words, std::span<const int32_t> specials)
     : Tokenizer(std::move(words), marks(specials)) {
-  PONDER_CHECK(!index().twice(), "the word \"{}\" occurs twice", token(*index().twice()));
-  PONDER_CHECK(std::none_of(tokens().begin(), tokens().end(), [](const auto& w) { return w.empty(); }),
-               "an empty word");
+  const auto twice = vocabulary().twice();
+  PONDER_CHECK(!twice, "the word \"{}\" occurs twice", token(*twice));
+  for (int32_t id = 0; id < vocab_size(); ++id) PONDER_CHECK(!vocabulary()[id].empty(), "word {} is empty", id);
 }
 
 void WordLevel::encode_stretch(std::string_view s, Specials, std::vector<int32_t>& out) const {
@@ -188,7 +162,7 @@ void WordLevel::encode_stretch(std::string_view s, Specials, std::vector<int32_t
 }
 
 std::string WordLevel::piece(int32_t id, bool first) const {
-  const std::string& word = token(id);
+  std::string word = token(id);
   return first || word.empty() ? word : " " + word;
 }
 
@@ -202,7 +176,7 @@ std::string WordLevel::to_json() const {
   return j.dump(1) + "\n";
 }
 
-ByteLevel::ByteLevel() : Tokenizer(byte_tokens(), marks(std::array<int32_t, 3>{256, 257, 258})) {
+ByteLevel::ByteLevel() : Tokenizer(Vocabulary(byte_tokens()), marks(std::array<int32_t, 3>{256, 257, 258})) {
   SpecialIds ids = special();
   ids.add_bos = true;  // as the texts that these models are trained on
   set_special(ids);

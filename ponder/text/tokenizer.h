@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "ponder/text/tokenizer_added.h"
+#include "ponder/text/tokenizer_vocabulary.h"
 
 namespace ponder::text {
 
@@ -30,19 +31,6 @@ enum class Specials {
   ignore      // it is plain text like any other: for text that is not to be trusted
 };
 
-// Where each token's text is in the vocabulary: open addressing over the strings of another vector.
-class TokenIndex {
- public:
-  explicit TokenIndex(const std::vector<std::string>& tokens);  // "" is no token
-  std::optional<int32_t> find(const std::vector<std::string>& tokens, std::string_view token) const;
-  // A token that occurs twice (the first id counts), or nothing.
-  std::optional<int32_t> twice() const { return twice_; }
-
- private:
-  std::vector<int32_t> slots_;
-  std::optional<int32_t> twice_;
-};
-
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -53,17 +41,17 @@ class Tokenizer {
   // The bytes that token `id` adds to a text; `first` if the text is empty so far (words are joined by spaces). An id
   // without a token gives nothing. The bytes of one token need not be whole characters: see StreamDecoder.
   virtual std::string piece(int32_t id, bool first) const = 0;
-  // The file's content. load_tokenizer reads it back; so does Hugging Face's tokenizers library.
+  // A file of the same tokenizer. load_tokenizer reads it back; so does Hugging Face's tokenizers library.
   virtual std::string to_json() const = 0;
 
   // Always valid UTF-8: what is not becomes U+FFFD. decode(encode(s)) == s but for white space between words
   // (WordLevel), and normalisation and bytes that no token has (Bpe). skip_special leaves out tokens that are special.
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;
 
-  int32_t vocab_size() const { return static_cast<int32_t>(tokens_.size()); }
+  int32_t vocab_size() const { return vocabulary_.size(); }
   // The token as the vocabulary spells it ("" for ids outside or without a token), and back.
-  const std::string& token(int32_t id) const;
-  std::optional<int32_t> find(std::string_view token) const { return index_.find(tokens_, token); }
+  std::string token(int32_t id) const { return std::string(vocabulary_[id]); }
+  std::optional<int32_t> find(std::string_view token) const { return vocabulary_.find(token); }
   // The id of a token that must exist.
   int32_t id(std::string_view token) const;
 
@@ -76,19 +64,17 @@ class Tokenizer {
   void save(const std::string& path) const;
 
  protected:
-  // tokens[i] is token i, "" where there is none. pad, bos and eos are known by their usual names (<pad>, <bos>, <s>,
+  // `vocabulary` is indexed. pad, bos and eos are known by their usual names (<pad>, <bos>, <s>,
   // <end>, <eos>, </s> ...) until somebody says otherwise.
-  Tokenizer(std::vector<std::string> tokens, std::vector<AddedToken> added);
+  Tokenizer(Vocabulary vocabulary, std::vector<AddedToken> added);
 
   // The ids of a stretch without (recognised) added tokens, but for those that are looked for after normalisation.
   virtual void encode_stretch(std::string_view text, Specials specials, std::vector<int32_t>& out) const = 0;
 
-  const std::vector<std::string>& tokens() const { return tokens_; }
-  const TokenIndex& index() const { return index_; }
+  const Vocabulary& vocabulary() const { return vocabulary_; }
 
  private:
-  std::vector<std::string> tokens_;
-  TokenIndex index_;
+  Vocabulary vocabulary_;
   std::vector<AddedToken> added_;
   std::vector<bool> is_special_;
   AddedTokenMatcher matcher_;  // those that are not `normalized`
@@ -98,7 +84,9 @@ class Tokenizer {
 // Words separated by white space, one token each. An unknown word is an error.
 class WordLevel final : public Tokenizer {
  public:
-  WordLevel(std::vector<std::string> words, std::span<const int32_t> specials);
+  WordLevel(Vocabulary words, std::span<const int32_t> specials);
+  WordLevel(const std::vector<std::string>& words, std::span<const int32_t> specials)
+      : WordLevel(Vocabulary(words), specials) {}
   std::string piece(int32_t id, bool first) const override;
   std::string to_json() const override;
 

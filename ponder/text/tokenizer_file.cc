@@ -1,68 +1,127 @@
-// Reading tokenizer.json: which kind it is, and its parts. simdjson parses 10 MB in some 20 ms, which a chat waits for.
-#include <simdjson.h>
+// Reading tokenizer.json: which kind it is, and its parts. The file is passed over once; its vocabulary and its merges
+// are then read entry by entry, in whichever order they stand, and what has been read of them is let go.
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
-#include "ponder/base/json_value.h"
 #include "ponder/text/bpe.h"
 #include "ponder/text/tokenizer.h"
+#include "ponder/text/tokenizer_json.h"
 
 namespace ponder::text {
 namespace {
 
-using simdjson::dom::array;
-using simdjson::dom::element;
-using simdjson::dom::object;
-
 constexpr size_t kMaxFileBytes = size_t{64} << 20;
 constexpr size_t kMaxRatio = 100;  // of what zstd unpacks; tokenizers have 5
-constexpr size_t kMaxTokens = size_t{1} << 20;
-constexpr size_t kMaxDepth = 64;
-constexpr size_t kMaxAddedBytes = 1024;
+constexpr size_t kMaxAddedBytes = 1024, kMaxAllAddedBytes = size_t{2} << 20;
+constexpr size_t kMaxAdded = size_t{1} << 16;
+constexpr size_t kMaxPartBytes = size_t{1} << 20;  // of parts that are looked through again and again
+constexpr size_t kMaxSteps = 64;
 
-// A value that may be absent or of another type: members of nothing are nothing.
+// A value of the file that may be absent or of another type: members of nothing are nothing. It is where it was found
+// in the file, and read anew by each call.
 class Value {
  public:
   Value() = default;
-  explicit Value(element e) : element_(e), present_(!e.is_null()) {}
+  explicit Value(JsonReader& r) : at_(r), passed_(r.skip()) {}  // r passes it
 
-  explicit operator bool() const { return present_; }
-  Value operator[](std::string_view key) const {
-    element found;
-    return present_ && element_.is_object() && element_[key].get(found) == simdjson::SUCCESS ? Value(found) : Value();
+  explicit operator bool() const { return at_ && passed_.json != "null"; }
+  bool is_object() const { return kind() == '{'; }
+  bool is_array() const { return kind() == '['; }
+  bool is_true() const { return passed_.json == "true"; }
+  size_t bytes() const { return passed_.json.size(); }
+  size_t count() const { return passed_.items; }
+  JsonReader reader() const { return *at_; }
+
+  Value operator[](std::string_view key) const;  // the first of that name
+  std::optional<std::string> text() const;
+  std::optional<int64_t> integer() const { return json_integer(passed_.json); }
+  std::string type() const { return (*this)["type"].text().value_or(""); }
+  template <class F>
+  void items(F&& f) const {
+    if (!is_array()) return;
+    JsonReader r = reader();
+    r.items([&] { f(Value(r)); });
   }
-  std::optional<std::string_view> text() const { return get<std::string_view>(); }
-  std::optional<object> members() const { return get<object>(); }
-  bool is_array() const { return present_ && element_.is_array(); }
-  std::vector<Value> items() const {
-    std::vector<Value> out;
-    if (const auto all = get<array>()) {
-      for (const element e : *all) out.push_back(Value(e));
-    }
-    return out;
-  }
-  std::optional<int64_t> integer() const { return get<int64_t>(); }
-  bool is_true() const { return get<bool>().value_or(false); }
-  std::string_view type() const { return (*this)["type"].text().value_or(""); }
 
  private:
-  template <class T>
-  std::optional<T> get() const {
-    T out;
-    return present_ && element_.get(out) == simdjson::SUCCESS ? std::optional(out) : std::nullopt;
+  char kind() const { return at_ ? passed_.json[0] : '\0'; }
+
+  std::optional<JsonReader> at_;
+  JsonReader::Passed passed_;
+};
+
+Value Value::operator[](std::string_view key) const {
+  Value out;
+  if (!is_object()) return out;
+  JsonReader r = reader();
+  r.members([&](std::string_view name) {
+    if (name == key && !out.at_) {
+      out = Value(r);
+    } else {
+      r.skip();
+    }
+  });
+  return out;
+}
+
+std::optional<std::string> Value::text() const {
+  if (kind() != '"') return std::nullopt;
+  std::string unescaped;
+  return std::string(reader().text(unescaped));
+}
+
+// The members of one object that are known by name, found in one go.
+template <size_t n>
+class Members {
+ public:
+  explicit Members(std::array<std::string_view, n> names) : names_(names) {}
+  // Passes the member that the reader is at.
+  void take(std::string_view name, JsonReader& r) {
+    const auto at = static_cast<size_t>(std::find(names_.begin(), names_.end(), name) - names_.begin());
+    if (at < n && !values_[at].bytes()) {
+      values_[at] = Value(r);
+    } else {
+      r.skip();
+    }
   }
-  element element_;
-  bool present_ = false;
+  const Value& operator[](std::string_view name) const {
+    return values_.at(static_cast<size_t>(std::find(names_.begin(), names_.end(), name) - names_.begin()));
+  }
+
+ private:
+  std::array<std::string_view, n> names_;
+  std::array<Value, n> values_;
+};
+
+// What a reader has passed of a large part, which nobody reads again.
+class Forgotten {
+ public:
+  Forgotten(const JsonReader& r, bool owned) : from_(r.position()), owned_(owned) {}
+  void follow(const JsonReader& r) {
+    const auto passed = static_cast<size_t>(r.position() - from_);
+    if (!owned_ || passed < kStep) return;
+    forget_pages(from_, passed);
+    from_ = r.position();
+  }
+
+ private:
+  static constexpr size_t kStep = size_t{1} << 20;
+  const char* from_;
+  bool owned_;
 };
 
 class Reader {
  public:
-  Reader(element root, std::string_view name) : root_(root), model_(root_["model"]), name_(name) {}
+  // `owned`: the text is the reader's to forget.
+  Reader(std::string_view text, std::string_view name, bool owned);
 
-  std::unique_ptr<Tokenizer> read(std::string json);
+  std::unique_ptr<Tokenizer> read();
 
  private:
   template <class... Args>
@@ -70,97 +129,150 @@ class Reader {
     throw_error(Exit::data, "{}: {}", name_, fmt::format(format, std::forward<Args>(args)...));
   }
 
+  int32_t place(std::string_view content, std::optional<int64_t> id);
   void read_vocabulary();
-  int32_t place(std::string_view content, Value id);
+  void read_added();
   std::unique_ptr<Tokenizer> word_level();
-  std::unique_ptr<Tokenizer> bpe(std::string json);
-  void read_normalizer(Value n);
-  void read_step(Value step);
+  std::unique_ptr<Tokenizer> bpe();
+  bool is_byte_level() const;
+  const Value& small(const char* part) const;
+  void read_normalizer(const Value& n);
+  void read_step(const Value& step);
   void read_merges();
   void read_model_options();
-  void read_post_processor(Value p, SpecialIds& special, const Tokenizer& t) const;
+  void read_post_processor(const Value& p, SpecialIds& special, const Tokenizer& t) const;
 
-  Value root_, model_;
   std::string_view name_;
+  bool owned_;
+  Members<4> root_{{"added_tokens", "normalizer", "pre_tokenizer", "post_processor"}};
+  Members<10> model_{{"type", "vocab", "merges", "byte_fallback", "dropout", "continuing_subword_prefix",
+                      "end_of_word_suffix", "ignore_merges", "fuse_unk", "unk_token"}};
   BpeParts parts_;
+  std::optional<std::string> unknown_;
   bool byte_level_ = false;
 };
 
-int32_t Reader::place(std::string_view content, Value id) {
-  const int64_t i = id.integer().value_or(-1);
-  if (i < 0 || i >= static_cast<int64_t>(kMaxTokens))
-    fail("token \"{}\" needs an id from 0 to {}", content.substr(0, 40), kMaxTokens - 1);
-  const auto at = static_cast<size_t>(i);
+Reader::Reader(std::string_view text, std::string_view name, bool owned) : name_(name), owned_(owned) {
+  JsonReader r(text, name);
+  if (r.ahead() != '{') {
+    r.skip();
+  } else {
+    bool has_model = false;
+    r.members([&](std::string_view member) {
+      if (member != "model" || r.ahead() != '{' || has_model) return root_.take(member, r);
+      has_model = true;
+      r.members([&](std::string_view option) { model_.take(option, r); });
+    });
+  }
+  r.finish();
+}
+
+int32_t Reader::place(std::string_view content, std::optional<int64_t> id) {
+  const int64_t i = id.value_or(-1);
+  if (i < 0 || i >= static_cast<int64_t>(Vocabulary::kMaxTokens))
+    fail("token \"{}\" needs an id from 0 to {}", content.substr(0, 40), Vocabulary::kMaxTokens - 1);
+  const auto at = static_cast<int32_t>(i);
   if (content.empty()) fail("token {} is empty", i);
-  auto& tokens = parts_.tokens;
-  if (tokens.size() <= at) tokens.resize(at + 1);
-  if (!tokens[at].empty() && tokens[at] != content)
-    fail("id {} belongs to \"{}\" and to \"{}\"", i, tokens[at].substr(0, 40), content.substr(0, 40));
-  tokens[at] = content;
-  return static_cast<int32_t>(i);
+  const std::string_view there = parts_.vocabulary[at];
+  if (there.empty()) {
+    parts_.vocabulary.set(at, content);
+  } else if (there != content) {
+    fail("id {} belongs to \"{}\" and to \"{}\"", i, there.substr(0, 40), content.substr(0, 40));
+  }
+  return at;
 }
 
 void Reader::read_vocabulary() {
-  const auto vocab = model_["vocab"].members();
-  if (!vocab) fail("the model has no \"vocab\" object");
-  parts_.tokens.reserve(vocab->size());
-  for (const auto& [content, id] : *vocab) place(content, Value(id));
+  const Value& vocab = model_["vocab"];
+  if (!vocab.is_object()) fail("the model has no \"vocab\" object");
+  // Around each token there are quotes, a colon, a digit and a comma, or more.
+  parts_.vocabulary.reserve(vocab.count(), vocab.bytes() + root_["added_tokens"].bytes());
+  JsonReader r = vocab.reader();
+  Forgotten behind(r, owned_);
+  r.members([&](std::string_view content) {
+    const int32_t id = place(content, json_integer(r.skip().json));
+    if (!parts_.unknown && content == unknown_) parts_.unknown = id;
+    behind.follow(r);
+  });
+}
+
+void Reader::read_added() {
   std::vector<bool> seen;
-  for (const Value& entry : root_["added_tokens"].items()) {
+  size_t bytes = 0;
+  const Value& all = root_["added_tokens"];
+  if (!all.is_array()) return;
+  JsonReader r = all.reader();
+  r.items([&] {
+    Members<7> entry{{"id", "content", "special", "normalized", "single_word", "lstrip", "rstrip"}};
+    if (r.ahead() == '{') {
+      r.members([&](std::string_view name) { entry.take(name, r); });
+    } else {
+      r.skip();
+    }
     const auto content = entry["content"].text();
     if (!content) fail("an added token has no \"content\"");
     if (content->size() > kMaxAddedBytes)
       fail("an added token of {} bytes; {} are possible", content->size(), kMaxAddedBytes);
-    const int32_t id = place(*content, entry["id"]);
+    const int32_t id = place(*content, entry["id"].integer());
     seen.resize(std::max(seen.size(), static_cast<size_t>(id) + 1));
-    if (seen[static_cast<size_t>(id)]) continue;
+    if (seen[static_cast<size_t>(id)]) return;
     seen[static_cast<size_t>(id)] = true;
+    bytes += content->size();
+    if (parts_.added.size() == kMaxAdded || bytes > kMaxAllAddedBytes)
+      fail("more than {} added tokens, or {} bytes of them", kMaxAdded, kMaxAllAddedBytes);
     parts_.added.push_back({.id = id,
                             .special = entry["special"].is_true(),
                             .normalized = entry["normalized"].is_true(),
                             .single_word = entry["single_word"].is_true(),
                             .lstrip = entry["lstrip"].is_true(),
                             .rstrip = entry["rstrip"].is_true()});
-  }
-  if (parts_.tokens.empty()) fail("the vocabulary is empty");
+  });
 }
 
 std::unique_ptr<Tokenizer> Reader::word_level() {
-  for (const auto& word : parts_.tokens) {
-    if (word.empty()) fail("the ids have holes; they must be 0 to {}", parts_.tokens.size() - 1);
-    if (word.find_first_of(" \t\n\v\f\r") != std::string::npos)
-      fail("the word \"{}\" holds white space", word.substr(0, 40));
+  Vocabulary& words = parts_.vocabulary;
+  for (int32_t id = 0; id < words.size(); ++id) {
+    const std::string_view word = words[id];
+    if (word.empty()) fail("the ids have holes; they must be 0 to {}", words.size() - 1);
+    if (word.find_first_of(" \t\n\v\f\r") != word.npos) fail("the word \"{}\" holds white space", word.substr(0, 40));
   }
-  if (const auto twice = TokenIndex(parts_.tokens).twice())
-    fail("\"{}\" has two ids", parts_.tokens[static_cast<size_t>(*twice)].substr(0, 40));
+  words.index();
+  if (const auto twice = words.twice()) fail("\"{}\" has two ids", words[*twice].substr(0, 40));
   if (root_["pre_tokenizer"].type() != "WhitespaceSplit")
     fail("a WordLevel tokenizer is read only with the pre-tokenizer WhitespaceSplit");
   std::vector<int32_t> specials;
   for (const AddedToken& a : parts_.added) {
     if (a.special) specials.push_back(a.id);
   }
-  return std::make_unique<WordLevel>(std::move(parts_.tokens), specials);
+  return std::make_unique<WordLevel>(std::move(words), specials);
 }
 
-void Reader::read_normalizer(Value n) {
+// A part of the root; its parts are looked through once for every level around them.
+const Value& Reader::small(const char* part) const {
+  const Value& v = root_[part];
+  if (v.bytes() > kMaxPartBytes) fail("a {} of {} bytes; at most {} are read", part, v.bytes(), kMaxPartBytes);
+  return v;
+}
+
+void Reader::read_normalizer(const Value& n) {
   if (!n) return;
   const auto type = n.type();
   if (type == "NFC") {
     parts_.nfc = true;
   } else if (type == "Sequence") {
-    for (const Value& v : n["normalizers"].items()) read_normalizer(v);
+    n["normalizers"].items([&](const Value& v) { read_normalizer(v); });
   } else {
     fail("normalizers of type {} are not supported; NFC and none are (SentencePiece tokenizers have others)",
          type.substr(0, 40));
   }
 }
 
-void Reader::read_step(Value step) {
+void Reader::read_step(const Value& step) {
   const auto type = step.type();
   using Kind = SplitStep::Kind;
   using Keep = SplitStep::Keep;
   if (type == "Sequence") {
-    for (const Value& v : step["pretokenizers"].items()) read_step(v);
+    step["pretokenizers"].items([&](const Value& v) { read_step(v); });
   } else if (type == "ByteLevel") {
     if (step["add_prefix_space"].is_true()) fail("a ByteLevel pre-tokenizer with add_prefix_space is not supported");
     if (!step["use_regex"] || step["use_regex"].is_true()) parts_.steps.push_back({.kind = Kind::byte_level});
@@ -176,7 +288,7 @@ void Reader::read_step(Value step) {
       fail("a Split pre-tokenizer with the behavior \"{}\" is not supported; Isolated and Removed are",
            behavior.substr(0, 40));
     parts_.steps.push_back({.kind = regex ? Kind::regex : Kind::literal,
-                            .pattern = std::string(regex ? *regex : *literal),
+                            .pattern = regex ? *regex : *literal,
                             .keep = behavior == "Isolated" ? Keep::isolated
                                     : invert               ? Keep::matches
                                                            : Keep::gaps});
@@ -186,26 +298,42 @@ void Reader::read_step(Value step) {
         "SentencePiece's)",
         type.substr(0, 40));
   }
-  if (parts_.steps.size() > 64) fail("more than 64 pre-tokenizers");
+  if (parts_.steps.size() > kMaxSteps) fail("more than {} pre-tokenizers", kMaxSteps);
 }
 
 void Reader::read_merges() {
-  if (!model_["merges"].is_array()) fail("a BPE model needs an array \"merges\"");
-  for (const Value& merge : model_["merges"].items()) {
-    const auto number = parts_.merges.size();
-    if (const auto both = merge.text()) {
-      const size_t space = both->find(' ');
-      if (space == std::string_view::npos || both->find(' ', space + 1) != std::string_view::npos)
-        fail("merge {} (\"{}\") is not two tokens with a space between", number, both->substr(0, 40));
-      parts_.merges.emplace_back(both->substr(0, space), both->substr(space + 1));
-      continue;
+  const Value& merges = model_["merges"];
+  if (!merges.is_array()) fail("a BPE model needs an array \"merges\"");
+  parts_.merges.reserve(std::min(merges.count(), MergeTable::kMaxMerges));
+  std::array<std::string, 2> unescaped;
+  JsonReader r = merges.reader();
+  Forgotten behind(r, owned_);
+  size_t number = 0;
+  r.items([&] {
+    std::array<std::string_view, 2> pair;
+    if (r.ahead() == '"') {
+      const std::string_view both = r.text(unescaped[0]);
+      const size_t space = both.find(' ');
+      if (space == both.npos || both.find(' ', space + 1) != both.npos)
+        fail("merge {} (\"{}\") is not two tokens with a space between", number, both.substr(0, 40));
+      pair = {both.substr(0, space), both.substr(space + 1)};
+    } else {
+      size_t texts = 0;
+      bool good = r.ahead() == '[';
+      if (good) {
+        r.items([&] {
+          good = good && texts < 2 && r.ahead() == '"';
+          if (!good) return void(r.skip());
+          pair[texts] = r.text(unescaped[texts]);
+          ++texts;
+        });
+      }
+      if (!good || texts != 2) fail("merge {} is neither \"a b\" nor [\"a\", \"b\"]", number);
     }
-    const auto pair = merge.items();
-    const auto left = pair.size() == 2 ? pair[0].text() : std::nullopt,
-               right = pair.size() == 2 ? pair[1].text() : std::nullopt;
-    if (!left || !right) fail("merge {} is neither \"a b\" nor [\"a\", \"b\"]", number);
-    parts_.merges.emplace_back(*left, *right);
-  }
+    parts_.add_merge(pair[0], pair[1], name_);
+    ++number;
+    behind.follow(r);
+  });
 }
 
 void Reader::read_model_options() {
@@ -217,118 +345,107 @@ void Reader::read_model_options() {
   }
   parts_.ignore_merges = model_["ignore_merges"].is_true();
   parts_.fuse_unknown = model_["fuse_unk"].is_true();
-  if (const auto unknown = model_["unk_token"].text(); unknown && !unknown->empty()) {
-    const auto id = model_["vocab"][*unknown].integer();
-    if (!id) fail("the unk_token \"{}\" is not in the vocabulary", unknown->substr(0, 40));
-    parts_.unknown = static_cast<int32_t>(*id);
-  }
+  if (unknown_ && !parts_.unknown) fail("the unk_token \"{}\" is not in the vocabulary", unknown_->substr(0, 40));
 }
 
 // Llama 3: a TemplateProcessing that puts the BOS in front of a text.
-void Reader::read_post_processor(Value p, SpecialIds& special, const Tokenizer& t) const {
-  for (const Value& part : p["processors"].items()) read_post_processor(part, special, t);
-  for (const Value& part : p["single"].items()) {
+void Reader::read_post_processor(const Value& p, SpecialIds& special, const Tokenizer& t) const {
+  p["processors"].items([&](const Value& part) { read_post_processor(part, special, t); });
+  bool first = true;
+  p["single"].items([&](const Value& part) {
     const auto mark = part["SpecialToken"]["id"].text();
-    if (!mark) return;
-    if (const auto id = t.find(*mark)) {
+    if (const auto id = first && mark ? t.find(*mark) : std::nullopt) {
       special.bos = id;
       special.add_bos = true;
     }
-    return;
-  }
+    first = false;
+  });
 }
 
-std::unique_ptr<Tokenizer> Reader::bpe(std::string json) {
-  if (model_["merges"].is_array() && model_["merges"].items().empty()) {
-    ByteLevel plain;
-    const auto same = [&] {
-      for (int32_t i = 0; i < plain.vocab_size(); ++i) {
-        if (parts_.tokens[static_cast<size_t>(i)] != plain.token(i)) return false;
-      }
-      return true;
-    };
-    if (static_cast<int32_t>(parts_.tokens.size()) == plain.vocab_size() && same())
-      return std::make_unique<ByteLevel>();
+// The file that ByteLevel::to_json writes.
+bool Reader::is_byte_level() const {
+  const Vocabulary& v = parts_.vocabulary;
+  const ByteLevel plain;
+  if (!model_["merges"].is_array() || model_["merges"].count() > 0 || v.size() != plain.vocab_size()) return false;
+  for (int32_t i = 0; i < v.size(); ++i) {
+    if (v[i] != plain.token(i)) return false;
   }
+  return true;
+}
+
+std::unique_ptr<Tokenizer> Reader::bpe() {
+  if (is_byte_level()) return std::make_unique<ByteLevel>();
   read_model_options();
-  read_normalizer(root_["normalizer"]);
-  if (const Value pre = root_["pre_tokenizer"]) read_step(pre);
+  read_normalizer(small("normalizer"));
+  if (const Value& pre = small("pre_tokenizer")) read_step(pre);
   if (!byte_level_) {
     fail(
         "a BPE without a ByteLevel pre-tokenizer is not supported (SentencePiece models are of that kind); "
         "byte-level BPE is");
   }
+  parts_.index_vocabulary(name_);
   read_merges();
-  auto out = std::make_unique<Bpe>(std::move(parts_), name_, std::move(json));
+  auto out = std::make_unique<Bpe>(std::move(parts_), name_);
   SpecialIds special = out->special();
-  read_post_processor(root_["post_processor"], special, *out);
+  read_post_processor(small("post_processor"), special, *out);
   out->set_special(special);
   return out;
 }
 
-std::unique_ptr<Tokenizer> Reader::read(std::string json) {
-  const auto kind = model_.type();
+std::unique_ptr<Tokenizer> Reader::read() {
+  const auto kind = model_["type"].text().value_or("");
   if (kind.empty()) fail("no \"model\" with a \"type\"; a Hugging Face tokenizer.json has one");
   if (kind != "WordLevel" && kind != "BPE")
     fail("tokenizers of type {} are not supported{}; byte-level BPE and WordLevel are", kind.substr(0, 40),
          kind == "Unigram"     ? " (SentencePiece)"
          : kind == "WordPiece" ? " (BERT)"
                                : "");
+  if (kind == "BPE") unknown_ = model_["unk_token"].text();
+  if (unknown_ && unknown_->empty()) unknown_.reset();
   read_vocabulary();
-  return kind == "BPE" ? bpe(std::move(json)) : word_level();
+  read_added();
+  if (parts_.vocabulary.size() == 0) fail("the vocabulary is empty");
+  return kind == "BPE" ? bpe() : word_level();
 }
 
-std::string unpacked(std::string_view packed, const std::string& path) {
-  std::string out;
-  const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
-  const size_t limit = std::min(kMaxFileBytes, kMaxRatio * packed.size());
-  ZSTD_inBuffer in{packed.data(), packed.size(), 0};
-  const auto declared = ZSTD_getFrameContentSize(packed.data(), packed.size());
-  out.resize(declared <= limit ? declared + 1 : std::min(limit, size_t{1} << 20));
-  size_t have = 0;
-  for (size_t left = 1; left != 0;) {
-    if (have == out.size()) out.resize(std::min(out.size() * 2, limit + 1));
-    ZSTD_outBuffer to{out.data(), out.size(), have};
-    left = ZSTD_decompressStream(context.get(), &to, &in);
-    if (ZSTD_isError(left)) throw_error(Exit::data, "{}: damaged zstd data: {}", path, ZSTD_getErrorName(left));
-    if (to.pos > limit) throw_error(Exit::data, "{}: more than {} bytes unpacked", path, limit);
-    if (to.pos == have && in.pos == in.size && left != 0)
-      throw_error(Exit::data, "{}: the zstd data end too early", path);
-    have = to.pos;
-  }
-  out.resize(have);
-  return out;
-}
-
-// `json` is kept by a tokenizer that writes the file as it was.
-std::unique_ptr<Tokenizer> parse_owned(std::string json, std::string_view name) {
+std::unique_ptr<Tokenizer> parse(std::string_view json, std::string_view name, bool owned) {
   if (json.size() > kMaxFileBytes)
     throw_error(Exit::data, "{}: {} bytes; at most {} are read", name, json.size(), kMaxFileBytes);
-  json.reserve(json.size() + simdjson::SIMDJSON_PADDING);  // or simdjson copies it
-  auto error = simdjson::SUCCESS;
-  {
-    simdjson::dom::parser parser;
-    if (const auto allocated = parser.allocate(std::max<size_t>(json.size(), 64), kMaxDepth); allocated)
-      throw_error(Exit::resources, "{}: no memory to parse {} bytes", name, json.size());
-    element root;
-    error = parser.parse(json.data(), json.size(), false).get(root);
-    if (!error) return Reader(root, name).read(std::move(json));
+  return Reader(json, name, owned).read();
+}
+
+// Memory for all that is allowed, of which only what is written costs something: a frame may lie about its size, or not
+// tell it.
+struct Unpacked {
+  std::unique_ptr<char[]> data;
+  size_t size = 0;
+};
+
+Unpacked unpack(std::string_view packed, const std::string& path) {
+  const size_t limit = std::min(kMaxFileBytes, kMaxRatio * packed.size());
+  Unpacked out{.data = std::make_unique_for_overwrite<char[]>(limit)};
+  // All at once: in pieces, zstd would keep up to as much again to look back at.
+  out.size = ZSTD_decompress(out.data.get(), limit, packed.data(), packed.size());
+  if (!ZSTD_isError(out.size)) return out;
+  switch (ZSTD_getErrorCode(out.size)) {
+    case ZSTD_error_dstSize_tooSmall: throw_error(Exit::data, "{}: more than {} bytes unpacked", path, limit);
+    case ZSTD_error_srcSize_wrong: throw_error(Exit::data, "{}: the zstd data end too early", path);
+    default: throw_error(Exit::data, "{}: damaged zstd data: {}", path, ZSTD_getErrorName(out.size));
   }
-  // The other parser says where the fault is; some things (huge integers) only this one refuses.
-  check_json(json, std::string(name), {.max_bytes = kMaxFileBytes, .max_depth = kMaxDepth});
-  throw_error(Exit::data, "{}: {}", name, simdjson::error_message(error));
 }
 
 }  // namespace
 
 std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view json, std::string_view name) {
-  return parse_owned(std::string(json), name);
+  return parse(json, name, false);
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   std::string bytes = read_file(path, kMaxFileBytes);
-  if (bytes.starts_with("\x28\xB5\x2F\xFD")) bytes = unpacked(bytes, path);
-  return parse_owned(std::move(bytes), path);
+  if (!bytes.starts_with("\x28\xB5\x2F\xFD")) return parse(bytes, path, true);
+  const Unpacked text = unpack(bytes, path);
+  bytes = {};
+  return parse({text.data.get(), text.size}, path, true);
 }
 
 }  // namespace ponder::text

@@ -150,12 +150,106 @@ TEST(TokenizerFile, ReadsPacked) {
   std::string packed(ZSTD_compressBound(json.size()), '\0');
   packed.resize(ZSTD_compress(packed.data(), packed.size(), json.data(), json.size(), 3));
   write_file_atomic(path, packed);
-  EXPECT_EQ(load_tokenizer(path)->to_json(), json);
+  EXPECT_EQ(load_tokenizer(path)->to_json(), parse_tokenizer(json, path)->to_json());
   for (const auto& bad :
        {packed.substr(0, packed.size() - 3), packed.substr(0, 5), packed.substr(0, 8) + "xxxxxxxxxxx"}) {
     write_file_atomic(path, bad);
     EXPECT_THROW(load_tokenizer(path), Error);
   }
+}
+
+// As `zstd` writes what it reads from a pipe: a frame that does not say how much it holds.
+std::string packed_unsized(std::string_view text) {
+  const std::unique_ptr<ZSTD_CCtx, size_t (*)(ZSTD_CCtx*)> context(ZSTD_createCCtx(), ZSTD_freeCCtx);
+  std::string out(ZSTD_compressBound(text.size()), '\0');
+  ZSTD_outBuffer to{out.data(), out.size(), 0};
+  for (const auto step : {ZSTD_e_continue, ZSTD_e_end}) {
+    ZSTD_inBuffer in{text.data(), step == ZSTD_e_continue ? text.size() : 0, 0};
+    EXPECT_EQ(ZSTD_compressStream2(context.get(), &to, &in, step), 0u);
+  }
+  out.resize(to.pos);
+  EXPECT_EQ(ZSTD_getFrameContentSize(out.data(), out.size()), ZSTD_CONTENTSIZE_UNKNOWN);
+  return out;
+}
+
+// A small file that unpacks to a large one: up to 100 times its size is read, whether the frame tells its size or not.
+TEST(TokenizerFile, BoundsWhatIsUnpacked) {
+  const TempFolder folder;
+  const std::string path = folder.file("tokenizer.json.zst");
+  const auto error = [&](const std::string& packed) -> std::string {
+    write_file_atomic(path, packed);
+    try {
+      load_tokenizer(path);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Exit::data);
+      return e.what();
+    }
+    return "";
+  };
+  CounterRng rng(1, Stream::test, 0);
+  std::string noise;  // hardly any of it can be packed: two hexadecimal digits a byte
+  for (int i = 0; i < 20'000; ++i) noise += fmt::format("{:02x}", rng.next_u32() & 255);
+  for (const bool sized : {true, false}) {
+    // Some 20,000 bytes packed, to which spaces add next to nothing; then all that it unpacks to is the spaces.
+    const auto file = [&](size_t spaces) {
+      const std::string json = bpe_json(kByteLevel, fmt::format("\"x\":\"{}\",{}", noise, std::string(spaces, ' ')));
+      if (!sized) return packed_unsized(json);
+      std::string packed(ZSTD_compressBound(json.size()), '\0');
+      packed.resize(ZSTD_compress(packed.data(), packed.size(), json.data(), json.size(), 3));
+      return packed;
+    };
+    const size_t packed = file(0).size();
+    EXPECT_EQ(error(file(90 * packed)), "") << sized;
+    const std::string bomb = file(110 * packed);
+    EXPECT_EQ(error(bomb), fmt::format("{}: more than {} bytes unpacked", path, 100 * bomb.size())) << sized;
+    EXPECT_EQ(error(bomb.substr(0, bomb.size() - 100)), path + ": the zstd data end too early") << sized;
+  }
+}
+
+// What a file says of its tokenizer is in the file that is written of it.
+TEST(TokenizerFile, WritesWhatItRead) {
+  const auto read = parse_tokenizer(
+      bpe_json(kByteLevel, R"("unk_token":"c","fuse_unk":true,)", R"(["a b"])",
+               R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}}]},)"
+               R"("normalizer":{"type":"NFC"},)"),
+      "t.json");
+  const auto again = parse_tokenizer(read->to_json(), "written");
+  EXPECT_EQ(again->to_json(), read->to_json());
+  EXPECT_TRUE(again->special().add_bos);
+  EXPECT_EQ(again->special().bos, 5);
+  for (const char* text : {"axxb", "ab<s>c", "a\u0301"}) EXPECT_EQ(again->encode(text), read->encode(text)) << text;
+}
+
+// Members may stand in any order; of those of one name, the first counts. Names and texts may be escaped.
+TEST(TokenizerFile, ReadsInAnyOrder) {
+  const auto t = parse_tokenizer(
+      R"({"model":{"merges":[ "a b" , ["\u0061b", "\u0063"] ],"x":[{"merges":[]}],"v\u006fcab":{"abc":4,"ab":3,)"
+      R"("c":2,"b":1,"a":0,"\ud83d\ude00\n":6},"merges":[],"type":"BPE"},"pre_tokenizer":{"use_regex":false,)"
+      R"("type":"ByteLevel"},"added_tokens":[{"special":true,"content":"<s>","id":5}]})",
+      "t.json");
+  EXPECT_EQ(t->encode("abcab<s>c"), (std::vector<int32_t>{4, 3, 5, 2}));
+  EXPECT_EQ(t->token(6), "\U0001F600\n");
+  EXPECT_EQ(t->token(7), "");
+  EXPECT_EQ(t->find("abcd"), std::nullopt);
+}
+
+TEST(Vocabulary, KeepsTextsOfAnyLength) {
+  Vocabulary v;
+  std::string expected[600];
+  for (int32_t i = 599; i > 0; --i) {  // from the last to the first, as a file may have them
+    expected[i] = std::string(static_cast<size_t>(i), static_cast<char>('a' + i % 26)) + '\0';
+    v.set(i, expected[i]);
+  }
+  v.index();
+  EXPECT_EQ(v.size(), 600);
+  EXPECT_EQ(v.twice(), std::nullopt);
+  EXPECT_EQ(v.find(""), std::nullopt);
+  for (int32_t i = 0; i < 600; ++i) {
+    EXPECT_EQ(v[i], expected[i]);
+    EXPECT_EQ(v.find(expected[i]), i > 0 ? std::optional(i) : std::nullopt);
+  }
+  EXPECT_EQ(v[-1], "");
+  EXPECT_EQ(v[600], "");
 }
 
 TEST(TokenizerFile, NamesWhatIsNotSupported) {
