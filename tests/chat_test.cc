@@ -158,6 +158,80 @@ TEST_F(Chat, SaysAtOnceThatAnOptionIsWrong) {
   }
 }
 
+// --raw with all other options: what needs a template or a conversation says so, the rest works.
+TEST_F(Chat, RawTakesWhatMakesSense) {
+  write_file_atomic(folder_.file("talk"), R"({"messages": [{"role": "user", "content": "hi"}]})");
+  const auto start = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"chat", model_, "--raw"});
+    return std::make_unique<test::Terminal>(more);
+  };
+  for (const std::vector<std::string>& wrong : {std::vector<std::string>{"--system", "be brief"},
+                                                {"--load", folder_.file("talk")},
+                                                {"--think", "on"},
+                                                {"--think", "off"},
+                                                {"--json"},
+                                                {"--set", "seed=1"},
+                                                {"--stop", ""},
+                                                {"--logit-bias", "1000000:1"},
+                                                {"--top-p", "2"},
+                                                {"--top-k", "x"},
+                                                {"--min-p", "-1"},
+                                                {"--temperature", "nan"},
+                                                {"--repetition-penalty", "0"},
+                                                {"--seed", "-1"}}) {
+    const auto t = start(wrong);
+    t->until(wrong[0] == "--load" || wrong[0] == "--system" ? "stands alone" : wrong[0]);
+    EXPECT_EQ(t->wait(), 2) << wrong[0];
+  }
+  const auto t = start({"--temperature",
+                        "1",
+                        "--top-p",
+                        "0.9",
+                        "--top-k",
+                        "20",
+                        "--min-p",
+                        "0.01",
+                        "--repetition-penalty",
+                        "1.1",
+                        "--frequency-penalty",
+                        "0.1",
+                        "--presence-penalty",
+                        "0.1",
+                        "--logit-bias",
+                        "70:-100",
+                        "--min-tokens",
+                        "3",
+                        "--max-tokens",
+                        "3",
+                        "--stop",
+                        "zzz",
+                        "--think",
+                        "8",
+                        "--seed",
+                        "5",
+                        "--hide-thinking",
+                        "--no-loop-guard",
+                        "--activations",
+                        "f32"});
+  wait_for_prompt(*t);
+  t->type("abc\r");
+  t->until("answer tokens");
+  for (const char* command : {"/save x", "/load x", "/system x"}) {
+    wait_for_prompt(*t);
+    t->type(command + std::string("\r"));
+    t->until("stands alone");
+  }
+  wait_for_prompt(*t);
+  t->type("/think on\r");
+  t->until("chat template");
+  wait_for_prompt(*t);
+  t->type("/retry\r");
+  t->until("answer tokens");
+  wait_for_prompt(*t);
+  t->type("\x04");
+  EXPECT_EQ(t->wait(), 0);
+}
+
 // Whatever LANG says: a terminal writes UTF-8.
 TEST_F(Chat, TakesLettersThatAreNotAscii) {
   test::Terminal t(words("3"));
@@ -167,6 +241,17 @@ TEST_F(Chat, TakesLettersThatAreNotAscii) {
   t.type("\r");
   t.until("answer tokens");
   wait_for_prompt(t);
+  t.type("\x04");
+  EXPECT_EQ(t.wait(), 0);
+}
+
+// Lines are scored together as long as there are more; whoever waits for an answer gets it.
+TEST_F(Chat, ScoreAnswersWhoeverWaits) {
+  test::Terminal t({"score", model_});
+  for (const char* id : {"a", "b"}) {
+    t.type(std::string(R"({"ids": [5, 6, 7], "id": ")") + id + "\"}\n");
+    t.until(std::string(R"({"id":")") + id + R"(","ids":[5,6,7],"logprobs":[null,)");
+  }
   t.type("\x04");
   EXPECT_EQ(t.wait(), 0);
 }

@@ -5,7 +5,6 @@
 
 #include "ponder/app/machine.h"
 #include "ponder/app/options.h"
-#include "ponder/base/error.h"
 
 namespace ponder::app {
 namespace {
@@ -36,9 +35,12 @@ model::ModelOptions model_options(const Arguments& args, bool exact) {
 }
 
 kernels::Activations activations_option(const Arguments& args, const LoadedModel& loaded, bool exact) {
+  if (!args.has("activations")) return exact ? kernels::Activations::f32 : loaded.fast_activations;
+  return parse_activations(args.text("activations"));
+}
+
+kernels::Activations parse_activations(const std::string& name) {
   using kernels::Activations;
-  if (!args.has("activations")) return exact ? Activations::f32 : loaded.fast_activations;
-  const std::string name = args.text("activations");
   for (const Activations a : {Activations::f32, Activations::bf16, Activations::q8})
     if (name == kernels::activations_name(a)) return a;
   throw_error(Exit::usage, "--activations {}: f32, bf16 or q8 is expected", name);
@@ -91,6 +93,19 @@ std::string StopStrings::push(std::string_view text) {
 }
 
 std::string StopStrings::flush() { return stopped_ ? "" : std::exchange(held_, ""); }
+
+void check_stops(const std::vector<std::string>& stops, const char* name, Exit code) {
+  constexpr size_t kMost = 16;
+  if (stops.size() > kMost) throw_error(code, "{}: at most {} texts", name, kMost);
+  for (const std::string& stop : stops)
+    if (stop.empty()) throw_error(code, "{}: an empty text would end every answer at once", name);
+}
+
+std::vector<std::string> stop_option(const Arguments& args) {
+  const std::vector<std::string>& stops = args.all("stop");
+  check_stops(stops, "--stop", Exit::usage);
+  return stops;
+}
 
 bool repeats_itself(std::span<const int32_t> tokens) {
   constexpr size_t kPeriod = 128, kTimes = 8, kTokens = 192;

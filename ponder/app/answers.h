@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "ponder/app/model_source.h"
+#include "ponder/base/error.h"
 #include "ponder/engine/engine.h"
 #include "ponder/text/stream.h"
 
@@ -26,6 +27,7 @@ class Arguments;
 // The form of latent attention is likewise absorbed, or by token, which is faster and makes no sense for a whole known text.
 model::ModelOptions model_options(const Arguments& args, bool exact);  // of the weights as stored
 kernels::Activations activations_option(const Arguments& args, const LoadedModel& loaded, bool exact);
+kernels::Activations parse_activations(const std::string& name);
 model::MlaForm mla_form(const std::string& name, bool exact);
 
 // An answer's tokens as text, thinking apart. Special tokens (<bos>, <end>) are no text.
@@ -59,6 +61,11 @@ class StopStrings {
   std::string held_;
   bool stopped_ = false;
 };
+
+// The texts of one request, as they are: throws Error (`code`, in the name of what said them) for an empty one, which
+// would end every answer at once, and for too many.
+void check_stops(const std::vector<std::string>& stops, const char* name, Exit code);
+std::vector<std::string> stop_option(const Arguments& args);  // --stop
 
 // True where the last tokens are one piece of at most 128 tokens over and over, 8 times and 192 tokens at least.
 bool repeats_itself(std::span<const int32_t> tokens);

@@ -61,7 +61,7 @@ int64_t ModelBench::add(uint64_t stream, int64_t prompt, int new_tokens) {
 }
 
 std::span<const engine::Event> ModelBench::step() {
-  if (stop_requested()) throw_error(Exit::interrupted, "stopped");
+  if (stop_requested()) throw_error(Exit::resumable, "stopped");
   return engine_.step();
 }
 

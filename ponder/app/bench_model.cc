@@ -7,6 +7,7 @@
 #include "ponder/app/machine.h"
 #include "ponder/app/model_source.h"
 #include "ponder/app/options.h"
+#include "ponder/app/result_file.h"
 #include "ponder/app/svg.h"
 #include "ponder/app/table.h"
 #include "ponder/base/error.h"
@@ -220,6 +221,7 @@ int bench_model(const std::string& name, const Arguments& args) {
   if (args.has("picture") &&
       std::none_of(measurements.begin(), measurements.end(), [](auto& m) { return m.kind == Kind::decode; }))
     throw_error(Exit::usage, "--picture: it shows decoding, and nothing is decoded");
+  if (args.has("picture")) check_result_file(args.text("picture"));
   const double before = seconds_now();
   const LoadedModel loaded = load_any_model(name, machine, options, args.has("allow-paging"));
   const double load_seconds = seconds_now() - before;

@@ -13,6 +13,7 @@
 #include "ponder/app/line_reader.h"
 #include "ponder/app/machine.h"
 #include "ponder/app/options.h"
+#include "ponder/app/result_file.h"
 #include "ponder/app/sampling.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
@@ -51,6 +52,7 @@ class Chat {
         engine_(make_answer_engine(loaded, *machine.backend, {.answers = 1, .tokens = context_}, activations_, false)),
         answering_(loaded, *engine_),
         seed_(static_cast<uint64_t>(args.integer("seed", 0, 0, INT64_MAX))),
+        stop_(stop_option(args)),
         folded_(args.has("hide-thinking")) {
     args.integer("max-tokens", 1, 1, kMostTokens);  // a wrong one is said now, not after each question
     set_thinking(args.has("think") ? parse_thinking(args.text("think")) : Thinking{});
@@ -123,18 +125,24 @@ class Chat {
   }
 
   void set_thinking(Thinking thinking) {
-    if (thinking.mode != Thinking::Mode::automatic && !model_thinks(loaded_))
-      log_info("{}", dimmed("note: nothing in this model's template is about thinking"));
+    check_thinking(thinking, loaded_, args_.has("raw"));
     thinking_ = thinking;
     const bool on = thinking.mode != Thinking::Mode::off && model_thinks(loaded_);
     recommended_ = recommended_sampling(loaded_, on);
-    sampling_ = sampling_options(args_, recommended_.sampling);
+    sampling_ = sampling_options(args_, recommended_.sampling, loaded_.model->config().vocab_size);
     if (on && sampling_.temperature == 0)
       log_warn("temperature 0 with thinking: such models tend to repeat themselves for ever when greedy");
   }
 
+  // Where each line stands alone there is none.
+  void need_conversation(const char* what) const {
+    if (single_)
+      throw_error(Exit::usage, "{}: there is no conversation here, {}", what,
+                  args_.has("raw") ? "each text stands alone (--raw)" : "each puzzle stands alone");
+  }
+
   void system_prompt(const std::string& text) {
-    if (single_) throw_error(Exit::usage, "/system: there are no conversations here");
+    need_conversation("system prompt");
     if (!messages_.empty() && messages_[0].role == "system") messages_.erase(messages_.begin());
     if (text.empty()) return;
     messages_.insert(messages_.begin(), {"system", text, ""});
@@ -148,12 +156,14 @@ class Chat {
   }
 
   void save(const std::string& path) const {
+    need_conversation("/save");
+    check_result_file(path);
     write_file_atomic(path, conversation_json(messages_) + "\n");
     log_info("{}", dimmed(fmt::format("{} messages in {}", messages_.size(), path)));
   }
 
   void load(const std::string& path) {
-    if (single_) throw_error(Exit::usage, "there are no conversations here");
+    need_conversation("load");
     messages_ = parse_conversation(read_file(path), path);
     log_info("{}", dimmed(fmt::format("{} messages from {}", messages_.size(), path)));
   }
@@ -227,7 +237,7 @@ class Chat {
     request.sampling = sampling_;
     request.max_tokens = static_cast<int>(std::min(args_.integer("max-tokens", wanted, 1, kMostTokens), room));
     request.stop_tokens = stop_tokens(loaded_);
-    request.stop = args_.all("stop");
+    request.stop = stop_;
     request.think_budget = thinking_.budget;
     request.end_phrase = loaded_.tokenizer->encode(recommended_.end_phrase);
     request.loop_guard = !args_.has("no-loop-guard");
@@ -301,6 +311,7 @@ class Chat {
   std::unique_ptr<engine::Engine> engine_;
   Answering answering_;
   uint64_t seed_;
+  std::vector<std::string> stop_;
   bool folded_;
   Thinking thinking_;
   Recommended recommended_;

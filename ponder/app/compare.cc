@@ -77,7 +77,7 @@ Comparison compare(const CompareSide& a, const CompareSide& b, const CompareText
   double logp_a = 0, logp_b = 0;
   const auto count = static_cast<int64_t>(text.ids.size()), step = text.context - (text.bos >= 0 ? 1 : 0);
   for (int64_t begin = 0; begin + 1 < count; begin += step) {
-    if (stop_requested()) throw_error(Exit::interrupted, "stopped");
+    if (stop_requested()) throw_error(Exit::resumable, "stopped");
     const int64_t end = std::min(begin + step, count);
     std::vector<int32_t> ids(static_cast<size_t>(end - begin + (text.bos >= 0 ? 1 : 0)), text.bos);
     std::copy(text.ids.begin() + begin, text.ids.begin() + end, ids.end() - (end - begin));
@@ -159,24 +159,20 @@ std::pair<std::string, std::string> both(const std::string& list) {
   return {list.substr(0, comma), list.substr(comma + 1)};
 }
 
-kernels::Activations activations_of(const std::string& name) {
-  using kernels::Activations;
-  for (const auto a : {Activations::f32, Activations::bf16, Activations::q8})
-    if (name == kernels::activations_name(a)) return a;
-  throw_error(Exit::usage, "--activations {}: f32, bf16 or q8 is expected", name);
-}
-
 }  // namespace
 
 int compare_command(const Arguments& args) {
   if (!args.has("text")) throw_error(Exit::usage, "--text FILE is missing: what is to be read");
   install_stop_signals();
   Machine machine(args.threads());
-  const auto mla = both(args.text("mla", "absorbed")), activations = both(args.text("activations", "f32"));
+  const auto mla = both(args.text("mla", "absorbed")), names = both(args.text("activations", "f32"));
+  const auto activations_a = parse_activations(names.first), activations_b = parse_activations(names.second);
   const bool paging = args.has("allow-paging");
   const std::string &name_a = args.positional[0], &name_b = args.positional.back();
   const LoadedModel a =
       load_any_model(name_a, machine, {.stored = true, .mtp = false, .mla_form = mla_form(mla.first, true)}, paging);
+  const CompareText text = read_compare_text(a, args.text("text"), args.integer("tokens", 8192, 2, 1 << 30),
+                                             args.integer("context", 512, 2, 1 << 20));
   LoadedModel other;
   const bool same = name_a == name_b && mla.first == mla.second;
   if (!same)
@@ -186,10 +182,7 @@ int compare_command(const Arguments& args) {
   if (a.model->config().vocab_size != b.model->config().vocab_size)
     throw_error(Exit::data, "{} has {} tokens, {} has {}; only models with one vocabulary can be compared", a.path,
                 a.model->config().vocab_size, b.path, b.model->config().vocab_size);
-  const CompareText text = read_compare_text(a, args.text("text"), args.integer("tokens", 8192, 2, 1 << 30),
-                                             args.integer("context", 512, 2, 1 << 20));
-  const Comparison c = compare({a.model.get(), activations_of(activations.first)},
-                               {b.model.get(), activations_of(activations.second)}, text, *machine.backend);
+  const Comparison c = compare({a.model.get(), activations_a}, {b.model.get(), activations_b}, text, *machine.backend);
   fmt::print("{}\n", args.json() ? c.json() : c.text());
   return 0;
 }

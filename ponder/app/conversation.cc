@@ -6,6 +6,7 @@
 #include "ponder/base/error.h"
 #include "ponder/base/json.h"
 #include "ponder/base/json_value.h"
+#include "ponder/base/log.h"
 
 namespace ponder::app {
 namespace {
@@ -108,6 +109,16 @@ Thinking request_thinking(const Json& request, const Thinking& otherwise) {
 
 bool model_thinks(const LoadedModel& loaded) {
   return loaded.chat && loaded.chat->source().find(kClose) != std::string::npos;
+}
+
+void check_thinking(const Thinking& thinking, const LoadedModel& loaded, bool raw) {
+  if (thinking.mode == Thinking::Mode::automatic) return;
+  if (raw && thinking.budget < 0)
+    throw_error(Exit::usage,
+                "--think {}: it acts through the chat template, which --raw leaves out; there only a number of tokens "
+                "makes sense",
+                thinking.mode == Thinking::Mode::on ? "on" : "off");
+  if (!raw && !model_thinks(loaded)) log_warn("--think: nothing in this model's template is about thinking");
 }
 
 Value message_list(const std::vector<Message>& messages) {

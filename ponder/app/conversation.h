@@ -29,6 +29,9 @@ bool is_thinking_key(const std::string& key);
 
 // The model reasons before it answers: its template knows </think>.
 bool model_thinks(const LoadedModel& loaded);
+// What --think can do here: warns where the template does not know of thinking. Throws Error (usage) for on and off where
+// there is no template (`raw`); a number of tokens holds for whatever thinking there is.
+void check_thinking(const Thinking& thinking, const LoadedModel& loaded, bool raw);
 
 struct Message {
   std::string role, content, reasoning;

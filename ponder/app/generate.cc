@@ -23,7 +23,7 @@
 namespace ponder::app {
 namespace {
 
-constexpr size_t kMaxStops = 16, kMaxAnswers = 1024;
+constexpr size_t kMaxAnswers = 1024;
 
 struct Request {
   std::string id = "null";  // as JSON
@@ -71,12 +71,13 @@ class Reader {
         raw_(args.has("raw")),
         thinking_(args.has("think") ? parse_thinking(args.text("think")) : Thinking{}),
         recommended_(recommended_sampling(loaded, thinking_.mode != Thinking::Mode::off && model_thinks(loaded))),
-        sampling_(sampling_options(args, recommended_.sampling)),
-        stop_(args.all("stop")),
+        sampling_(sampling_options(args, recommended_.sampling, loaded.model->config().vocab_size)),
+        stop_(stop_option(args)),
         n_(static_cast<size_t>(args.integer("n", 1, 1, kMaxAnswers))),
         seed_(static_cast<uint64_t>(args.integer("seed", 0, 0, INT64_MAX))),
         max_tokens_(args.integer("max-tokens", 0, 1, 1 << 24)),
         logprobs_(args.has("logprobs")) {
+    check_thinking(thinking_, loaded, raw_);
     if (loaded.tokenizer) end_phrase_ = loaded.tokenizer->encode(recommended_.end_phrase);
     if (args.has("stop-in-reasoning")) stop_in_reasoning_ = true;
   }
@@ -149,11 +150,8 @@ class Reader {
         r.logprobs = value.is_boolean() ? value.get<bool>() : json_integer(value, key, 0, 20) >= 0;
       } else if (key == "stop") {
         a.stop.clear();
-        for (const Json& s : value.is_array() ? value : Json::array({value})) {
-          if (json_text(s, key).empty()) throw_error(Exit::data, "stop: an empty text stops nothing");
-          a.stop.push_back(s.get<std::string>());
-        }
-        if (a.stop.size() > kMaxStops) throw_error(Exit::data, "stop: at most {} texts", kMaxStops);
+        for (const Json& s : value.is_array() ? value : Json::array({value})) a.stop.push_back(json_text(s, key));
+        check_stops(a.stop, "stop", Exit::data);
       } else if (key == "stop_in_reasoning") {
         a.stop_in_reasoning = json_bool(value, key);
       } else if (key == "stop_token_ids") {
@@ -266,11 +264,25 @@ int one_shot(const Arguments& args, const LoadedModel& loaded, const Machine& ma
   return stop_requested() ? static_cast<int>(Exit::resumable) : 0;
 }
 
+// --out: what it has already, and where the rest goes. None: stdout.
+struct Output {
+  Finished done;
+  std::unique_ptr<AppendFile> file;
+};
+Output open_output(const Arguments& args) {
+  if (!args.has("out")) return {};
+  const std::string path = args.text("out");
+  Finished done = finished_answers(path);
+  return {std::move(done), std::make_unique<AppendFile>(path)};
+}
+
 // All requests through one engine that is never short of work; answers are written in input order, each as soon as
 // those before it are.
-int stream_requests(const Arguments& args, const LoadedModel& loaded, const Machine& machine, Reader& reader) {
+int stream_requests(const Arguments& args, const LoadedModel& loaded, const Machine& machine, Reader& reader,
+                    const Output& output) {
+  const auto& [done, out] = output;
   std::vector<Request> requests;
-  read_json_requests(
+  const int code = read_json_requests(
       args.text("in"), [&](const JsonLine& line) { requests.push_back(reader.from_line(line)); },
       [&](const std::string& id, const std::string& error) {
         Request bad;
@@ -278,13 +290,7 @@ int stream_requests(const Arguments& args, const LoadedModel& loaded, const Mach
         requests.push_back(std::move(bad));
       });
 
-  Finished done;
-  std::unique_ptr<AppendFile> out;
-  if (args.has("out")) {
-    done = finished_answers(args.text("out"));
-    out = std::make_unique<AppendFile>(args.text("out"));
-  }
-  const auto written = [&](const Request& r, size_t index) {
+  const auto written = [&done = done](const Request& r, size_t index) {
     const auto at = done.find(r.id);
     return at != done.end() && (at->second.count(kMaxAnswers) || at->second.count(index));
   };
@@ -321,7 +327,7 @@ int stream_requests(const Arguments& args, const LoadedModel& loaded, const Mach
     if (!answering.idle()) answering.step();
     for (; !ids.empty() && (ids.front() < 0 || answering.done(ids.front())); ids.pop_front(), ++finished) {
       const Request& r = requests[finished];
-      const auto write = [&](const std::string& json) {
+      const auto write = [&out = out](const std::string& json) {
         if (out)
           out->append_line(json);
         else
@@ -344,23 +350,35 @@ int stream_requests(const Arguments& args, const LoadedModel& loaded, const Mach
     progress.update({static_cast<int64_t>(finished), static_cast<int64_t>(requests.size()),
                      fmt::format("{} tokens/s", format_count(rate))});
   }
-  return 0;
+  return code;
 }
 
 }  // namespace
 
 int generate_command(const Arguments& args) {
+  const bool word = args.positional.size() > 1, file = args.has("prompt-file");
+  if (word + file + args.has("in") > 1)
+    throw_error(Exit::usage, "PROMPT, --prompt-file and --in each say what is to be answered; give one of them");
+  if ((word || file) && args.has("out"))
+    throw_error(Exit::usage,
+                "--out collects the answers to JSON Lines (--in FILE, or stdin); the answer to one prompt goes to "
+                "stdout: `> {}`",
+                args.text("out"));
+  if ((word || file) && args.has("logprobs") && !args.json())
+    throw_error(Exit::usage, "--logprobs: an answer that is shown as text has no place for them; add --json");
+  const Output output = open_output(args);  // what is wrong with it is said before the work
   Machine machine(args.threads());
   const LoadedModel loaded =
       load_any_model(args.positional[0], machine, model_options(args, false), args.has("allow-paging"));
   Reader reader(loaded, args);
-  if (args.has("prompt-file"))
-    return one_shot(args, loaded, machine, reader.from_text(read_file(args.text("prompt-file"))));
-  if (args.positional.size() > 1) {
+  if (args.has("draft") && loaded.model->mtp_modules() == 0)
+    log_warn("--draft: {} has no MTP module to propose tokens, so each takes a step of its own", loaded.path);
+  if (file) return one_shot(args, loaded, machine, reader.from_text(read_file(args.text("prompt-file"))));
+  if (word) {
     const std::string& prompt = args.positional[1];
     return one_shot(args, loaded, machine, reader.from_text(prompt == "-" ? read_file("/dev/stdin") : prompt));
   }
-  return stream_requests(args, loaded, machine, reader);
+  return stream_requests(args, loaded, machine, reader, output);
 }
 
 }  // namespace ponder::app

@@ -1,13 +1,17 @@
 #include "ponder/app/json_lines.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <fstream>
 #include <iostream>
 
+#include "ponder/app/machine.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/json.h"
 #include "ponder/base/json_value.h"
+#include "ponder/base/log.h"
 
 namespace ponder::app {
 namespace {
@@ -16,8 +20,9 @@ namespace {
 
 }  // namespace
 
-void read_json_requests(const std::string& path, const std::function<void(const JsonLine&)>& take,
-                        const std::function<void(const std::string& id, const std::string& error)>& fail) {
+int read_json_requests(const std::string& path, const std::function<void(const JsonLine&)>& take,
+                       const std::function<void(const std::string& id, const std::string& error)>& fail,
+                       const std::function<void()>& idle) {
   std::ifstream file;
   if (path.empty()) {
     std::ios::sync_with_stdio(false);  // std::cin then knows whether more is there
@@ -27,24 +32,41 @@ void read_json_requests(const std::string& path, const std::function<void(const 
     if (!file) throw_error(Exit::data, "{}: cannot be read", path);
   }
   std::istream& in = path.empty() ? std::cin : file;
+  const std::string name = path.empty() ? "stdin" : path;
+  const auto next_line = [&](std::string& line) {
+    if (in.rdbuf()->in_avail() <= 0) {
+      if (idle && path.empty() && !input_ready(STDIN_FILENO)) idle();
+      std::fflush(stdout);
+      if (path.empty() && wait_for_input(STDIN_FILENO) == Wake::stop) throw_error(Exit::resumable, "stopped");
+    }
+    return static_cast<bool>(std::getline(in, line));
+  };
   std::string line;
-  for (int number = 1; std::getline(in, line); ++number) {
+  int64_t wrong_lines = 0;
+  int first_wrong = 0;
+  for (int number = 1; next_line(line); ++number) {
     if (line.find_first_not_of(" \t\r") != line.npos) {
       std::string id = fmt::format("{}", number);
+      bool object = false;
       try {
-        const Json json = parse_json(line, path.empty() ? "stdin" : path, number);
-        if (!json.is_object()) throw_error(Exit::data, "an object is expected");
+        const Json json = parse_json(line, name, number);
+        object = json.is_object();
+        if (!object) throw_error(Exit::data, "{}:{}: an object is expected", name, number);
         const bool has_id = json.contains("id");
         if (has_id) id = json["id"].dump();
         take({json, line, id, has_id});
       } catch (const Error& e) {
         if (e.code() != Exit::data) throw;
         fail(id, e.what());
+        if (!object && wrong_lines++ == 0) first_wrong = number;
       }
     }
-    if (in.rdbuf()->in_avail() <= 0) std::fflush(stdout);
   }
-  if (in.bad()) throw_error(Exit::data, "{}: reading it failed", path.empty() ? "stdin" : path);
+  if (in.bad()) throw_error(Exit::data, "{}: reading it failed", name);
+  if (wrong_lines == 0) return 0;
+  log_error("{}: {} of the lines {} no JSON object{}, the first is line {}", name, wrong_lines,
+            wrong_lines == 1 ? "is" : "are", wrong_lines == 1 ? "" : "s", first_wrong);
+  return static_cast<int>(Exit::data);
 }
 
 std::string error_line(const std::string& id, const std::string& error) {

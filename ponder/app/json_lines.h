@@ -19,9 +19,13 @@ struct JsonLine {
 };
 
 // Reads a file, or stdin where `path` is empty, line by line; blank lines are skipped. A line that is no object, and one
-// for which `take` throws Error (data), goes to `fail` with what is wrong. Both are called in input order.
-void read_json_requests(const std::string& path, const std::function<void(const JsonLine&)>& take,
-                        const std::function<void(const std::string& id, const std::string& error)>& fail);
+// for which `take` throws Error (data), goes to `fail` with what is wrong. Both are called in input order. Returns the exit
+// code of a command that has done nothing else wrong: Exit::data, said on stderr, where a line was no object. A stop
+// signal that the command catches ends the waiting for a line of stdin: Error (resumable). `idle` is called before such a
+// waiting: whoever writes the input may wait for the answers to what was read.
+int read_json_requests(const std::string& path, const std::function<void(const JsonLine&)>& take,
+                       const std::function<void(const std::string& id, const std::string& error)>& fail,
+                       const std::function<void()>& idle = {});
 
 // {"id", "error"}
 std::string error_line(const std::string& id, const std::string& error);

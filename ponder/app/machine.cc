@@ -244,6 +244,11 @@ Wake wait_for_input(int fd) {
   }
 }
 
+bool input_ready(int fd) {
+  pollfd one{fd, POLLIN, 0};
+  return poll(&one, 1, 0) != 0;
+}
+
 void set_last_words(void (*f)()) { g_last_words.store(f); }
 
 }  // namespace ponder::app

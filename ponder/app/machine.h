@@ -47,6 +47,7 @@ bool end_requested();
 // everything that was set in it).
 enum class Wake { input, stop, terminal };
 Wake wait_for_input(int fd);
+bool input_ready(int fd);  // or at its end: reading would not wait
 // What a second one does before it ends the process; must be safe in a signal handler. Null: nothing.
 void set_last_words(void (*f)());
 

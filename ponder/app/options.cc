@@ -22,6 +22,7 @@ namespace {
 const OptionSpec kResume = {"resume", "auto|never|RUN",
                             "auto: go on in this recipe's unfinished run; never: start afresh", "auto"};
 const OptionSpec kSeed = {"seed", "N", "of everything random"};
+const OptionSpec kSet = {"set", "FIELD=VALUE", "change a field of the recipe", nullptr, true};
 const OptionSpec kSamplingOptions[] = {
     {"temperature", "T", "0: the likeliest token each time; default: what the model is meant for, 0 for miniatures"},
     {"top-p", "P", "smallest set of tokens with this probability"},
@@ -56,6 +57,7 @@ const std::vector<OptionSpec> kSampling(std::begin(kSamplingOptions), std::end(k
 const std::vector<OptionSpec> kTrain = {
     kResume,
     kSeed,
+    kSet,
     {"max-steps", "N", "optimizer steps"},
     {"run-name", "NAME", "what the run's folder begins with"},
     {"output-dir", "DIR", "where runs go (runs)"},
@@ -72,7 +74,7 @@ const std::vector<CommandSpec> kCommands = {
            {"no-loop-guard", nullptr, "do not end answers that only repeat themselves"},
            kRaw},
           {kSampling, kNumerics}),
-     chat_command},
+     chat_command, false},
     {"generate", "use", "MODEL [PROMPT]", "answer one prompt (-: all of stdin), or JSON Lines from --in or stdin",
      with({{"in", "FILE", "requests, one object a line (default: stdin)"},
            {"out", "FILE", "answers; those already in it are not made again"},
@@ -107,7 +109,8 @@ const std::vector<CommandSpec> kCommands = {
      "measure",
      "[RECIPE|MODEL]",
      "speed of a model's prompts and decoding, or of a recipe's training, beside the machine's peak",
-     {{"seconds", "S", "for each measurement of a recipe (3)"},
+     {kSet,
+      {"seconds", "S", "of a recipe: for each measurement (3)"},
       {"prompts", "N,...", "of a model: lengths of prompts (128,512,2048; 0: none)"},
       {"batches", "N,...", "of a model: sequences decoded side by side (1,8,32,64; 0: none)"},
       {"depth", "N,...", "of a model: tokens in the context of each sequence that is decoded (64)"},
@@ -136,7 +139,6 @@ const std::vector<CommandSpec> kCommands = {
      "memory and speed of a model on this machine, before anything is loaded",
      {{"context", "N", "tokens of a sequence, prompt and answer (4096, or what the model has)"},
       {"sequences", "S", "side by side (1)"},
-      {"activations", "f32|bf16|q8", "what products round their input to"},
       {"mla", "absorbed|expanded|by-token", "form of latent attention (by-token)"},
       kPaging},
      fit_command},
@@ -167,7 +169,8 @@ const std::vector<CommandSpec> kCommands = {
      "models",
      "CONFIG OUT",
      "write a model of any shape with random weights: a folder, or a .gguf file",
-     {{"random", nullptr, "random numbers, spread as initial values are (the only kind there is)"},
+     {kSet,
+      {"random", nullptr, "random numbers, spread as initial values are (the only kind there is)"},
       {"type", "TYPE", "of the stored numbers: f32 (default), bf16, fp8, or for OUT.gguf q8_0, q4_k_m, ..."},
       {"distinct-rows", "N", "rows of a matrix from N on repeat the first N: large models for benchmarks, soon"},
       kSeed},
@@ -198,9 +201,14 @@ const std::vector<CommandSpec> kCommands = {
      "machine",
      "RECIPE",
      "every value of a recipe, with its origin",
-     {{"fields", nullptr, "all fields with their meaning"}},
+     {kSet, {"fields", nullptr, "all fields with their meaning"}},
      recipe_show_command},
-    {"recipe check", "machine", "RECIPE...", "read recipes and say what is wrong with them", {}, recipe_check_command},
+    {"recipe check",
+     "machine",
+     "RECIPE...",
+     "read recipes and say what is wrong with them",
+     {kSet},
+     recipe_check_command},
     {"tokenize",
      "machine",
      "MODEL",
@@ -224,7 +232,6 @@ const std::vector<CommandSpec> kCommands = {
 
 const std::vector<OptionSpec> kGlobal = {
     {"threads", "N", "threads of computation (default: all cores); results do not depend on it"},
-    {"set", "FIELD=VALUE", "change a field of the recipe", nullptr, true},
     {"json", nullptr, "JSON in place of text"},
     {"quiet", nullptr, "warnings and errors only"},
     {"help", nullptr, "this text"},
@@ -267,10 +274,19 @@ Count positional_count(const CommandSpec& c) {
   return count;
 }
 
+// What this command knows of the options of every command.
+std::vector<OptionSpec> global_options(const CommandSpec& c) {
+  std::vector<OptionSpec> out = kGlobal;
+  if (!c.json) std::erase_if(out, [](const OptionSpec& o) { return std::string_view(o.name) == "json"; });
+  return out;
+}
+
+// Before the command is known.
 bool takes_value(std::string_view word) {
-  for (const OptionSpec& o : kGlobal)
-    if (o.value && word == fmt::format("--{}", o.name)) return true;
-  return false;
+  const auto is = [&](const OptionSpec& o) { return o.value && !o.fallback && word == fmt::format("--{}", o.name); };
+  return std::any_of(kGlobal.begin(), kGlobal.end(), is) ||
+         std::any_of(kCommands.begin(), kCommands.end(),
+                     [&](const CommandSpec& c) { return std::any_of(c.options.begin(), c.options.end(), is); });
 }
 
 [[noreturn]] void unknown_command(const std::string& word, const std::string& next) {
@@ -291,8 +307,8 @@ bool takes_value(std::string_view word) {
 
 [[noreturn]] void unknown_option(const CommandSpec& command, const std::string& word) {
   std::vector<std::string> names;
-  for (const auto* list : {&command.options, &kGlobal})
-    for (const OptionSpec& o : *list) names.push_back(fmt::format("--{}", o.name));
+  for (const OptionSpec& o : with(command.options, {global_options(command)}))
+    names.push_back(fmt::format("--{}", o.name));
   const std::string near = nearest_name(word.substr(0, word.find('=')), names);
   throw_error(
       Exit::usage, "ponder {}: unknown option {}; {}", command.name, word,
@@ -374,16 +390,17 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
   app.allow_extras();
   std::map<std::string, std::vector<std::string>> given;
   std::map<std::string, int> flags;
-  for (const auto* list : {&command.options, &kGlobal})
-    for (const OptionSpec& o : *list) {
-      const std::string dashed = fmt::format("--{}", o.name);
-      if (app.get_option_no_throw(dashed)) continue;
-      CLI::Option* option = o.value ? app.add_option(dashed, given[o.name]) : app.add_flag(dashed, flags[o.name]);
-      if (std::string_view(o.name) == "help" || std::string_view(o.name) == "version") continue;
-      if (o.value) option->expected(o.fallback ? 0 : 1, o.repeat ? 1 << 10 : 1)->allow_extra_args(false);
-      if (std::string_view(o.name) != "set") option->envname(upper_name(o.name));
-      if (!o.repeat && o.value) option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-    }
+  const std::vector<OptionSpec> options = with(command.options, {global_options(command)});
+  for (const OptionSpec& o : options) {
+    const std::string dashed = fmt::format("--{}", o.name);
+    if (app.get_option_no_throw(dashed)) continue;
+    CLI::Option* option = o.value ? app.add_option(dashed, given[o.name]) : app.add_flag(dashed, flags[o.name]);
+    if (std::string_view(o.name) == "help" || std::string_view(o.name) == "version") continue;
+    if (o.value) option->expected(o.fallback ? 0 : 1, 1)->allow_extra_args(false);  // each time that it is given
+    if (std::string_view(o.name) != "set") option->envname(upper_name(o.name));
+    if (o.value)
+      option->multi_option_policy(o.repeat ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
+  }
   try {
     std::vector<std::string> reversed(rest.rbegin(), rest.rend());  // as CLI11 wants it
     app.parse(reversed);
@@ -402,11 +419,8 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
   for (const auto& [name, values] : given) {
     const CLI::Option* option = app.get_option(fmt::format("--{}", name));
     if (option->count() == 0) continue;
-    const auto spec = [&](const std::vector<OptionSpec>& list) {
-      return std::find_if(list.begin(), list.end(), [&, n = &name](const OptionSpec& o) { return *n == o.name; });
-    };
-    auto o = spec(command.options);
-    if (o == command.options.end()) o = spec(kGlobal);
+    const auto o =
+        std::find_if(options.begin(), options.end(), [n = &name](const OptionSpec& spec) { return *n == spec.name; });
     for (const std::string& value : values) out.add(name, value.empty() && o->fallback ? o->fallback : value);
     if (values.empty() && o->fallback) out.add(name, o->fallback);
   }
@@ -444,7 +458,7 @@ std::string help_text(const CommandSpec& c) {
   for (const auto& [other, real] : kAliases)
     if (real == c.name) out += fmt::format("also: ponder {}\n", other);
   if (!c.options.empty()) out += "\noptions\n" + option_lines(c.options);
-  return out + "\nwith every command\n" + option_lines(kGlobal);
+  return out + "\nwith every command\n" + option_lines(global_options(c));
 }
 
 std::string man_page() {

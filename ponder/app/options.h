@@ -27,6 +27,7 @@ struct CommandSpec {
   const char* summary;
   std::vector<OptionSpec> options;
   int (*run)(const Arguments&);
+  bool json = true;  // false: --json has no meaning here, and is unknown
 };
 
 std::span<const CommandSpec> commands();

@@ -23,13 +23,13 @@ std::string usage_error(const std::vector<std::string>& words) {
 
 TEST(Options, ReadsCommandsOptionsAndPlaces) {
   const Arguments a = parse_arguments({"--threads", "3", "generate", "m", "3 7 12 -> 33", "--temperature=0.5", "--n",
-                                       "2", "--set", "a=1", "--set", "b=2", "--json"});
+                                       "2", "--stop", "a", "--stop", "b=2", "--json"});
   EXPECT_STREQ(a.command->name, "generate");
   EXPECT_EQ(a.positional, (std::vector<std::string>{"m", "3 7 12 -> 33"}));
   EXPECT_EQ(a.threads(), 3);
   EXPECT_EQ(a.number("temperature", 1, 0, 2), 0.5);
   EXPECT_EQ(a.integer("n", 1, 1, 9), 2);
-  EXPECT_EQ(a.all("set"), (std::vector<std::string>{"a=1", "b=2"}));
+  EXPECT_EQ(a.all("stop"), (std::vector<std::string>{"a", "b=2"}));
   EXPECT_TRUE(a.json());
   EXPECT_FALSE(a.has("raw"));
   EXPECT_EQ(a.text("out", "none"), "none");
@@ -48,6 +48,21 @@ TEST(Options, OptionsWithAnOptionalValue) {
   EXPECT_EQ(parse_arguments({"rl", "r.toml", "--resume"}).text("resume"), "auto");
   EXPECT_EQ(parse_arguments({"rl", "--resume", "never", "r.toml"}).text("resume"), "never");
   EXPECT_FALSE(parse_arguments({"rl", "r.toml"}).has("resume"));
+}
+
+TEST(Options, RecipesHaveFieldsAndChatHasNoJson) {
+  EXPECT_EQ(parse_arguments({"--set", "a=1", "rl", "r.toml", "--set", "b=2"}).all("set"),
+            (std::vector<std::string>{"a=1", "b=2"}));
+  // One value each time that it is given: what follows it is no value of it.
+  EXPECT_EQ(parse_arguments({"chat", "--stop", "a", "m", "--stop", "b"}).positional, std::vector<std::string>{"m"});
+  for (const char* command : {"chat", "generate", "score", "tokenize"})
+    EXPECT_NE(usage_error({command, "m", "--set", "a=1"}).find("unknown option --set"), std::string::npos) << command;
+  EXPECT_NE(usage_error({"chat", "m", "--json"}).find("unknown option --json"), std::string::npos);
+  EXPECT_EQ(help_text(*parse_arguments({"chat", "m"}).command).find("--json"), std::string::npos);
+  setenv("PONDER_JSON", "1", 1);  // meant for the other commands
+  EXPECT_FALSE(parse_arguments({"chat", "m"}).json());
+  EXPECT_TRUE(parse_arguments({"generate", "m"}).json());
+  unsetenv("PONDER_JSON");
 }
 
 TEST(Options, EnvironmentStandsBehindTheCommandLine) {

@@ -113,7 +113,7 @@ Recommended recommended_sampling(const LoadedModel& loaded, bool thinking) {
   return out;
 }
 
-engine::Sampling sampling_options(const Arguments& args, const engine::Sampling& recommended) {
+engine::Sampling sampling_options(const Arguments& args, const engine::Sampling& recommended, int32_t vocab) {
   engine::Sampling s = recommended;
   const auto number = [&](const char* name, float& field, double min, double max) {
     field = static_cast<float>(args.number(name, field, min, max));
@@ -136,6 +136,9 @@ engine::Sampling sampling_options(const Arguments& args, const engine::Sampling&
                            : std::from_chars_result{begin, std::errc::invalid_argument};
     if (value.ec != std::errc() || value.ptr != end || !(bias >= -100 && bias <= 100) || id < 0)
       throw_error(Exit::usage, "--logit-bias {}: ID:BIAS is expected, the bias from -100 to 100", word);
+    if (id >= vocab)
+      throw_error(Exit::usage, "--logit-bias {}: the vocabulary has {} tokens, with ids from 0 to {}", word, vocab,
+                  vocab - 1);
     s.logit_bias.emplace_back(id, bias);
   }
   return s;

@@ -21,8 +21,8 @@ struct Recommended {
 // the GGUF file's general.sampling.*, over the values of its family, which is known by marks in its chat template.
 Recommended recommended_sampling(const LoadedModel& loaded, bool thinking);
 
-// --temperature and so on over the model's.
-engine::Sampling sampling_options(const Arguments& args, const engine::Sampling& recommended);
+// --temperature and so on over the model's. Throws Error (usage) where a value is not allowed.
+engine::Sampling sampling_options(const Arguments& args, const engine::Sampling& recommended, int32_t vocab);
 
 // One of OpenAI's and vLLM's keys (temperature, top_p, top_k, min_p, repetition_penalty, frequency_penalty,
 // presence_penalty, logit_bias, min_tokens). False: it is another. Throws Error (data) where the value is not allowed.

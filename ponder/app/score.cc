@@ -10,6 +10,7 @@
 #include "ponder/app/json_lines.h"
 #include "ponder/app/machine.h"
 #include "ponder/app/options.h"
+#include "ponder/app/result_file.h"
 #include "ponder/base/error.h"
 #include "ponder/base/json.h"
 #include "ponder/base/json_value.h"
@@ -195,6 +196,7 @@ class Output {
 int score_command(const Arguments& args) {
   const bool logits = args.has("logits"), mtp = args.has("mtp");
   if (mtp && !logits) throw_error(Exit::usage, "--mtp adds to --logits FILE; name that file, too");
+  if (logits) check_result_file(args.text("logits"));
   Machine machine(args.threads());
   model::ModelOptions options = model_options(args, true);
   options.mtp = mtp;
@@ -208,6 +210,8 @@ int score_command(const Arguments& args) {
   std::vector<Item> pending;
   int64_t tokens = 0;
   const auto flush = [&] {
+    if (pending.empty()) return;
+    if (stop_requested()) throw_error(Exit::resumable, "stopped");
     std::vector<std::span<const int32_t>> texts;
     for (const Item& item : pending)
       if (item.error.empty()) texts.emplace_back(item.ids);
@@ -225,7 +229,8 @@ int score_command(const Arguments& args) {
     tokens = 0;
   };
   std::set<std::string> names;
-  read_json_requests(
+  install_stop_signals();
+  const int code = read_json_requests(
       args.text("in"),
       [&](const JsonLine& line) {
         Item item{line.id, line.value.value("id", Json()).is_string() ? line.value["id"].get<std::string>() : line.id,
@@ -239,10 +244,11 @@ int score_command(const Arguments& args) {
       },
       [&](const std::string& id, const std::string& error) {
         pending.push_back({id, "", error, {}});
-      });
+      },
+      flush);
   flush();
   if (logits) output.save(args.text("logits"));
-  return 0;
+  return code;
 }
 
 }  // namespace ponder::app

@@ -16,7 +16,7 @@ namespace {
 // {"id"?} and what `f` adds, for each line.
 template <class F>
 int answer_lines(const Arguments& args, F&& f) {
-  read_json_requests(
+  return read_json_requests(
       args.text("in"),
       [&](const JsonLine& line) {
         std::string json;
@@ -28,7 +28,6 @@ int answer_lines(const Arguments& args, F&& f) {
         print_line(json);
       },
       [](const std::string& id, const std::string& error) { print_line(error_line(id, error)); });
-  return 0;
 }
 
 bool is_tokenizer_file(const std::string& name) { return name.ends_with(".json") || name.ends_with(".json.zst"); }
@@ -60,12 +59,16 @@ int tokenize_command(const Arguments& args) {
 
 int template_render_command(const Arguments& args) {
   const std::string& what = args.positional[0];
+  const Thinking thinking = args.has("think") ? parse_thinking(args.text("think")) : Thinking{};
+  if (thinking.budget >= 0)
+    throw_error(Exit::usage, "--think {}: nothing is answered here, so there is no thinking to be limited; on or off",
+                thinking.budget);
   LoadedModel loaded;
   if (what.ends_with(".jinja"))  // its bos_token and the like may stand in a line's kwargs
     loaded.chat = std::make_unique<text::ChatTemplate>(read_file(what), what, text::ChatTemplate::SpecialTexts{});
   else
     loaded = load_model_text(what);
-  const Thinking thinking = args.has("think") ? parse_thinking(args.text("think")) : Thinking{};
+  check_thinking(thinking, loaded, false);
   return answer_lines(args, [&](const JsonLine& line, JsonWriter& w) {
     w.member("rendered", render_prompt(loaded, chat_request(line.value, line.text), thinking.mode));
   });

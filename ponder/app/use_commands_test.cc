@@ -1,0 +1,153 @@
+// generate, score, compare, bench and template render, as they are called wrongly: each mistake is said before the work.
+#include <gtest/gtest.h>
+
+#include <csignal>
+
+#include "ponder/app/machine.h"
+#include "ponder/app/options.h"
+#include "ponder/app/result_file.h"
+#include "ponder/base/error.h"
+#include "ponder/base/file.h"
+#include "ponder/model/weights.h"
+#include "ponder/text/tokenizer.h"
+
+namespace ponder::app {
+namespace {
+
+class UseCommands : public testing::Test {
+ protected:
+  struct Result {
+    int code;
+    std::string out, err;
+  };
+
+  void SetUp() override {
+    model::ModelConfig config;
+    config.model_type = "llama";
+    config.hidden_size = config.intermediate_size = 16, config.num_hidden_layers = 1;
+    config.num_attention_heads = config.num_key_value_heads = 1;
+    config.max_position_embeddings = 256;
+    const text::ByteLevel tokenizer;
+    config.vocab_size = vocab_ = tokenizer.vocab_size();
+    model::Model model(config, {});
+    model.params().initialize(1);
+    make_folders(model_);
+    model::save_model(model, model_);
+    tokenizer.save(join_path(model_, "tokenizer.json"));
+    write_file_atomic(lines_, "{\"id\":\"a\",\"text\":\"ab\",\"prompt\":\"ab\"}\n");
+  }
+
+  Result run(std::vector<std::string> words) {
+    words.insert(words.begin(), "ponder");
+    std::vector<char*> argv;
+    for (std::string& w : words) argv.push_back(w.data());
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    const int code = run_program(static_cast<int>(argv.size()), argv.data());
+    return {code, testing::internal::GetCapturedStdout(), testing::internal::GetCapturedStderr()};
+  }
+  // It ends with `code`, says `what`, and nothing was computed.
+  void expect_refused(const std::vector<std::string>& words, int code, const std::string& what) {
+    const Result r = run(words);
+    EXPECT_EQ(r.code, code) << r.err;
+    EXPECT_NE(r.err.find(what), std::string::npos) << what << " is not in: " << r.err;
+    EXPECT_EQ(r.out, "");
+  }
+
+  TempFolder folder_;
+  int vocab_ = 0;
+  std::string model_ = folder_.file("model"), lines_ = folder_.file("in.jsonl");
+};
+
+TEST_F(UseCommands, GenerateTakesOneKindOfPrompt) {
+  expect_refused({"generate", model_, "hi", "--in", lines_}, 2, "give one of them");
+  expect_refused({"generate", model_, "hi", "--prompt-file", lines_}, 2, "give one of them");
+  expect_refused({"generate", model_, "--in", lines_, "--prompt-file", lines_}, 2, "give one of them");
+  const std::string out = folder_.file("out.jsonl");
+  expect_refused({"generate", model_, "hi", "--out", out}, 2, "JSON Lines");
+  expect_refused({"generate", model_, "--prompt-file", lines_, "--out", out}, 2, "JSON Lines");
+  EXPECT_FALSE(path_exists(out));
+  EXPECT_EQ(run({"generate", model_, "--in", lines_, "--out", out, "--max-tokens", "2"}).code, 0);
+  EXPECT_EQ(read_whole_lines(out).size(), 1u);
+}
+
+TEST_F(UseCommands, OptionsOfGenerate) {
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"generate", model_, "hi", "--max-tokens", "3"});
+    return more;
+  };
+  expect_refused(with({"--stop", ""}), 2, "--stop");
+  expect_refused(with({"--logit-bias", fmt::format("{}:1", vocab_)}), 2, fmt::format("{} tokens", vocab_));
+  EXPECT_EQ(run(with({"--logit-bias", fmt::format("{}:1", vocab_ - 1)})).code, 0);
+  expect_refused(with({"--logprobs"}), 2, "--json");
+  EXPECT_NE(run(with({"--logprobs", "--json"})).out.find("\"logprobs\":["), std::string::npos);
+  expect_refused(with({"--raw", "--think", "off"}), 2, "--raw");
+  EXPECT_EQ(run(with({"--raw", "--think", "9"})).code, 0);
+  EXPECT_NE(run(with({"--think", "on"})).err.find("about thinking"), std::string::npos);
+  const Result plain = run(with({})), draft = run(with({"--draft"}));
+  EXPECT_EQ(draft.code, 0);
+  EXPECT_EQ(draft.out, plain.out);
+  EXPECT_NE(draft.err.find("no MTP module"), std::string::npos) << draft.err;
+}
+
+TEST_F(UseCommands, RefuseWhatHasNoMeaning) {
+  expect_refused({"fit", model_, "--activations", "q8"}, 2, "--activations");
+  write_file_atomic(folder_.file("t.jinja"), "{{ messages[0].content }}");
+  expect_refused({"template", "render", folder_.file("t.jinja"), "--think", "5", "--in", lines_}, 2, "on or off");
+  expect_refused({"bench", model_, "--seconds", "1"}, 2, "for recipes");
+  expect_refused({"bench", model_, "--set", "a=1"}, 2, "for recipes");
+  expect_refused({"bench", "x.toml", "--picture", folder_.file("p.svg")}, 2, "for models");
+  expect_refused({"compare", model_, "--text", lines_, "--activations", "f32,q9"}, 2, "q9");
+}
+
+TEST_F(UseCommands, ResultFilesAreTriedBeforeTheWork) {
+  const std::string nowhere = folder_.file("no/where");
+  expect_refused({"score", model_, "--in", lines_, "--logits", nowhere}, 1, "cannot create " + nowhere + ":");
+  expect_refused({"score", model_, "--in", lines_, "--logits", model_}, 2, model_);
+  expect_refused({"bench", model_, "--prompts", "0", "--batches", "1", "--picture", nowhere}, 1,
+                 "cannot create " + nowhere + ":");
+  expect_refused({"generate", model_, "--in", lines_, "--out", nowhere}, 1, nowhere);
+  EXPECT_THROW(check_result_file("/dev/null"), Error);
+  // Nothing is left behind, and what was there stays.
+  write_file_atomic(folder_.file("old"), "old");
+  const auto before = list_folder(folder_.path());
+  check_result_file(folder_.file("old"));
+  check_result_file(folder_.file("new"));
+  EXPECT_EQ(list_folder(folder_.path()), before);
+  EXPECT_EQ(read_file(folder_.file("old")), "old");
+}
+
+TEST_F(UseCommands, LinesThatAreNoObjects) {
+  write_file_atomic(lines_, "{\"id\":\"a\",\"text\":\"ab\"}\n\nnot json\n[1]\n{\"id\":\"b\",\"text\":\"ab\"}\n");
+  for (const char* command : {"score", "tokenize"}) {
+    const Result r = run({command, model_, "--in", lines_});
+    EXPECT_EQ(r.code, 3) << command;
+    EXPECT_TRUE(r.out.starts_with("{\"id\":\"a\",\"ids\"")) << r.out;
+    EXPECT_NE(r.out.find("{\"id\":3,\"error\":\"" + lines_ + ":3:"), std::string::npos) << r.out;
+    EXPECT_NE(r.out.find("{\"id\":4,\"error\":\"" + lines_ + ":4: an object"), std::string::npos) << r.out;
+    EXPECT_NE(r.out.find("{\"id\":\"b\",\"ids\""), std::string::npos) << r.out;
+    EXPECT_NE(r.err.find("the first is line 3"), std::string::npos) << r.err;
+  }
+  // A request that cannot be served is answered, by its error.
+  write_file_atomic(lines_, "{\"id\":\"a\",\"text\":7}\n");
+  EXPECT_EQ(run({"score", model_, "--in", lines_}).code, 0);
+}
+
+TEST_F(UseCommands, OneSignalEndsThemInGoodOrder) {
+  install_stop_signals();
+  std::raise(SIGINT);
+  const std::string logits = folder_.file("logits.safetensors");
+  for (const std::vector<std::string>& words : {std::vector<std::string>{"compare", model_, "--text", lines_},
+                                                {"bench", model_, "--prompts", "0", "--batches", "1"},
+                                                {"score", model_, "--in", lines_, "--logits", logits}}) {
+    const Result r = run(words);
+    EXPECT_EQ(r.code, 75) << words[0] << r.err;
+    EXPECT_EQ(r.out, "");
+  }
+  clear_stop_request();
+  EXPECT_FALSE(path_exists(logits));
+  EXPECT_EQ(run({"score", model_, "--in", lines_, "--logits", logits}).code, 0);
+}
+
+}  // namespace
+}  // namespace ponder::app
