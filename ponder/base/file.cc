@@ -275,9 +275,10 @@ void forget_pages(const void* begin, size_t bytes) {
 
 // --- Writing ---------------------------------------------------------------------------------------------------------
 
-FileWriter::FileWriter(const std::string& path) : path_(path) {
+FileWriter::FileWriter(const std::string& path, const std::string& shown)
+    : path_(path), shown_(shown.empty() ? path : shown) {
   fd_ = system_call([&] { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644); });
-  if (fd_ < 0) cannot_write("create", path, errno);
+  if (fd_ < 0) cannot_write("create", shown_, errno);
 }
 
 FileWriter::~FileWriter() {
@@ -286,21 +287,21 @@ FileWriter::~FileWriter() {
 
 void FileWriter::write(const void* data, size_t bytes) {
   PONDER_CHECK(fd_ >= 0, "write to {} after finish", path_);
-  if (const int error = write_all(fd_, static_cast<const char*>(data), bytes)) cannot_write("write", path_, error);
+  if (const int error = write_all(fd_, static_cast<const char*>(data), bytes)) cannot_write("write", shown_, error);
   written_ += bytes;
 }
 
 void FileWriter::finish() {
   PONDER_CHECK(fd_ >= 0, "finish of {} called twice", path_);
-  if (system_call([&] { return ::fsync(fd_); }) < 0) cannot_write("sync", path_, errno);
+  if (system_call([&] { return ::fsync(fd_); }) < 0) cannot_write("sync", shown_, errno);
   const int fd = std::exchange(fd_, -1);
-  if (::close(fd) < 0 && errno != EINTR) cannot_write("close", path_, errno);
+  if (::close(fd) < 0 && errno != EINTR) cannot_write("close", shown_, errno);
 }
 
 void write_file_atomic(const std::string& path, std::string_view bytes) {
   const std::string aside = fmt::format("{}.tmp{}", path, ::getpid());
   try {
-    FileWriter writer(aside);
+    FileWriter writer(aside, path);
     writer.write(bytes);
     writer.finish();
     rename_path(aside, path);

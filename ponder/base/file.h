@@ -75,7 +75,8 @@ void forget_pages(const void* begin, size_t bytes);
 // one (so write into a name that nobody reads yet).
 class FileWriter {
  public:
-  explicit FileWriter(const std::string& path);
+  // Errors name `shown` instead, where it is given: what the user knows of, when `path` is written aside.
+  explicit FileWriter(const std::string& path, const std::string& shown = "");
   ~FileWriter();
   FileWriter(const FileWriter&) = delete;
   FileWriter& operator=(const FileWriter&) = delete;
@@ -87,7 +88,7 @@ class FileWriter {
   const std::string& path() const { return path_; }
 
  private:
-  std::string path_;
+  std::string path_, shown_;
   int fd_;
   uint64_t written_ = 0;
 };

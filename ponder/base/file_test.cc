@@ -53,6 +53,8 @@ TEST(File, ReadWriteAndLimits) {
   EXPECT_EQ(code_of([&] { read_file(folder.path()); }), Exit::data);
   EXPECT_EQ(code_of([&] { MappedFile(folder.path()); }), Exit::data);
   EXPECT_EQ(code_of([&] { write_file_atomic(folder.file("no/where"), "x"); }), Exit::failure);
+  EXPECT_EQ(message_of([&] { write_file_atomic(folder.file("no/where"), "x"); }),
+            "cannot create " + folder.file("no/where") + ": No such file or directory");
   EXPECT_EQ(list_folder(folder.path()), std::vector<std::string>{"a"});
   write_file_atomic(path, "");
   EXPECT_EQ(read_file(path), "");

@@ -4,9 +4,9 @@
 #include <cmath>
 
 #include "ponder/base/file.h"
+#include "ponder/base/json_events.h"
 #include "ponder/base/json_value.h"
 #include "ponder/base/utf8.h"
-#include "ponder/base/watched_text.h"
 
 namespace ponder {
 
@@ -90,112 +90,82 @@ JsonWriter& JsonWriter::raw(std::string_view json) {
 
 namespace {
 
-// Counts, and builds the value if there is one to build; the parser below it keeps its own stack on the heap, so depth
-// costs no call stack.
+// Counts, and builds the value; the parser below it keeps its own stack on the heap, so depth costs no call stack.
 class BoundedBuilder : public nlohmann::json_sax<Json> {
  public:
-  BoundedBuilder(Json* root, const JsonLimits& limits) : root_(root), limits_(limits) {}
+  BoundedBuilder(JsonPlace& place, const JsonLimits& limits, Json& root)
+      : place_(place), limits_(limits), root_(root) {}
 
-  bool null() override { return add(nullptr); }
-  bool boolean(bool value) override { return add(value); }
-  bool number_integer(number_integer_t value) override { return add(value); }
-  bool number_unsigned(number_unsigned_t value) override { return add(value); }
-  bool number_float(number_float_t value, const string_t& text) override { return add(value); }
-  bool string(string_t& value) override { return add(std::move(value)); }
-  bool binary(binary_t&) override { return fail("binary data"); }
+  bool null() override { return add(nullptr), true; }
+  bool boolean(bool value) override { return add(value), true; }
+  bool number_integer(number_integer_t value) override { return add(value), true; }
+  bool number_unsigned(number_unsigned_t value) override { return add(value), true; }
+  bool number_float(number_float_t value, const string_t&) override { return add(value), true; }
+  bool string(string_t& value) override { return add(std::move(value)), true; }
+  bool binary(binary_t&) override { place_.fail("binary data"); }
 
   bool start_object(size_t) override { return nest(Json::object()); }
   bool start_array(size_t) override { return nest(Json::array()); }
   bool end_object() override { return open_.pop_back(), true; }
   bool end_array() override { return open_.pop_back(), true; }
   bool key(string_t& name) override {
-    if (!root_) return true;
     const auto [at, fresh] = open_.back()->get_ref<Json::object_t&>().try_emplace(name, nullptr);
-    if (!fresh) return fail(fmt::format("the key \"{}\" stands twice in one object", name.substr(0, 100)));
+    if (!fresh) place_.fail("the key \"{}\" stands twice in one object", name.substr(0, 100));
     member_ = &at->second;
     return true;
   }
-  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& e) override {
-    // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error while parsing value - unexpected
-    // ..."
-    std::string_view what = e.what();
-    if (const size_t colon = what.find(": "); colon != what.npos) what.remove_prefix(colon + 2);
-    if (const size_t dash = what.find(" - "); dash != what.npos) what.remove_prefix(dash + 3);
-    problem_ = utf8_repaired(what.substr(0, 200));
-    return false;
+  bool parse_error(size_t, const std::string&, const Json::exception& e) override {
+    place_.fail("{}", json_problem(e));
   }
-
-  const std::string& problem() const { return problem_; }
 
  private:
   template <class T>
-  Json* place(T&& value) {
-    if (++values_ > limits_.max_values) return fail(fmt::format("more than {} values", limits_.max_values)), nullptr;
-    if (!root_) return &nothing_;
-    if (open_.empty()) return *root_ = std::forward<T>(value), root_;
+  Json* add(T&& value) {
+    if (++values_ > limits_.max_values) place_.fail("more than {} values", limits_.max_values);
+    if (open_.empty()) return root_ = std::forward<T>(value), &root_;
     Json& parent = *open_.back();
     if (parent.is_object()) return *member_ = std::forward<T>(value), member_;
     return &parent.get_ref<Json::array_t&>().emplace_back(std::forward<T>(value));
   }
-  template <class T>
-  bool add(T&& value) {
-    return place(std::forward<T>(value)) != nullptr;
-  }
   bool nest(Json&& value) {
     if (static_cast<int>(open_.size()) >= limits_.max_depth)
-      return fail(fmt::format("more than {} levels of nesting", limits_.max_depth));
-    Json* at = place(std::move(value));
-    if (at) open_.push_back(at);
-    return at != nullptr;
-  }
-  bool fail(std::string problem) {
-    problem_ = std::move(problem);
-    return false;
+      place_.fail("more than {} levels of nesting", limits_.max_depth);
+    open_.push_back(add(std::move(value)));
+    return true;
   }
 
-  Json* root_;
-  Json nothing_;
+  JsonPlace& place_;
   const JsonLimits& limits_;
+  Json& root_;
   std::vector<Json*> open_;
   Json* member_ = nullptr;
   size_t values_ = 0;
-  std::string problem_;
 };
-
-struct Reached {
-  const char* at;
-  void step() { ++at; }
-};
-
-void read(std::string_view text, const std::string& path, int line, const JsonLimits& limits, Json* root) {
-  if (text.size() > limits.max_bytes)
-    throw_error(Exit::data, "{}:{}: {} bytes of JSON, more than the {} allowed here", path, line, text.size(),
-                limits.max_bytes);
-  // nlohmann's lexer takes NUL for the end of input and would not look at what follows it.
-  if (const size_t nul = text.find('\0'); nul != text.npos)
-    throw_error(Exit::data, "{}:{}: byte {}: a NUL byte", path,
-                line + std::count(text.begin(), text.begin() + nul, '\n'), nul);
-  BoundedBuilder builder(root, limits);
-  const char* const begin = text.data();
-  const char* const end = begin + text.size();
-  Reached reached{begin};
-  if (!Json::sax_parse(WatchedText<Reached>{begin, &reached}, WatchedText<Reached>{end, &reached}, &builder))
-    throw_error(Exit::data, "{}:{}: byte {}: {}", path, line + std::count(begin, reached.at, '\n'), reached.at - begin,
-                builder.problem());
-}
 
 bool blank(std::string_view line) { return line.find_first_not_of(" \t\r") == line.npos; }
 
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string& path, int line, const JsonLimits& limits) {
-  Json root;
-  read(text, path, line, limits, &root);
-  return root;
+void JsonPlace::too_long() const { fail("a text, or a stretch without one, of more than {} bytes", max_collected); }
+
+std::string json_problem(const Json::exception& e) {
+  // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error while parsing value - unexpected
+  // ..."
+  std::string_view what = e.what();
+  if (const size_t colon = what.find(": "); colon != what.npos) what.remove_prefix(colon + 2);
+  if (const size_t dash = what.find(" - "); dash != what.npos) what.remove_prefix(dash + 3);
+  return utf8_repaired(what.substr(0, 200));
 }
 
-void check_json(std::string_view text, const std::string& path, const JsonLimits& limits) {
-  read(text, path, 1, limits, nullptr);
+Json parse_json(std::string_view text, const std::string& path, int line, const JsonLimits& limits) {
+  if (text.size() > limits.max_bytes)
+    throw_error(Exit::data, "{}:{}: {} bytes of JSON, more than the {} allowed here", path, line, text.size(),
+                limits.max_bytes);
+  Json root;
+  JsonPlace place{.path = path, .text = text, .line = line, .max_collected = text.size()};
+  BoundedBuilder builder(place, limits, root);
+  read_events(place, builder);
+  return root;
 }
 
 Json read_json(const std::string& path, const JsonLimits& limits) {

@@ -88,22 +88,6 @@ TEST(Json, ErrorsSayWhere) {
   EXPECT_NE(error_of(std::string_view("1\0", 2)), "no error");
 }
 
-TEST(Json, CheckingSaysTheSame) {
-  const auto error = [](auto&& read) {
-    try {
-      read();
-      return std::string();
-    } catch (const Error& e) {
-      return std::string(e.what());
-    }
-  };
-  for (const char* text : {"", "{", "[1,\n2,\n]", "[1]x", "\"\xff\"", "{\"a\":[1,{}]}", "[[[[[]]]]]", "[1,2,3,4]"}) {
-    const JsonLimits limits = {.max_depth = 4, .max_values = 4};
-    EXPECT_EQ(error([&] { check_json(text, "f.json", limits); }),
-              error([&] { parse_json(text, "f.json", 1, limits); }));
-  }
-}
-
 TEST(Json, Lines) {
   TempFolder folder;
   write_file_atomic(folder.file("a.jsonl"), "{\"a\":1}\n\n  \n{\"a\":2}\r\n{\"a\":3}");
@@ -144,6 +128,14 @@ TEST(Utf8, EveryCodePointAndNothingElse) {
        {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xF0\x8F\xBF\xBF", "\xF5\x80\x80\x80", "\xFF"})
     EXPECT_FALSE(is_utf8(bad));
   EXPECT_EQ(utf8_valid_prefix("ab\xff"), 2u);
+  for (size_t length = 0; length < 40; ++length) {
+    EXPECT_TRUE(is_utf8(std::string(length, 'a')));
+    for (size_t at = 0; at < length; ++at) {
+      std::string bad(length, 'a');
+      bad[at] = '\x80';
+      EXPECT_EQ(utf8_valid_prefix(bad), at) << length;
+    }
+  }
   EXPECT_EQ(utf8_repaired("\xff"
                           "a\xc3"),
             "\xEF\xBF\xBD"

@@ -22,9 +22,6 @@ struct JsonLimits {
 // `path` and `line` (of the first byte) are for messages: "data.jsonl:17: byte 8: unexpected end of input".
 Json parse_json(std::string_view text, const std::string& path, int line = 1, const JsonLimits& limits = {});
 
-// The same errors (but for keys that stand twice), and nothing is built.
-void check_json(std::string_view text, const std::string& path, const JsonLimits& limits = {});
-
 // The whole file as one value.
 Json read_json(const std::string& path, const JsonLimits& limits = {});
 

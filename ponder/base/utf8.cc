@@ -1,6 +1,7 @@
 #include "ponder/base/utf8.h"
 
 #include <cstdint>
+#include <cstring>
 
 namespace ponder {
 
@@ -25,8 +26,12 @@ size_t utf8_char_bytes(std::string_view text) {
 size_t utf8_valid_prefix(std::string_view text) {
   size_t at = 0;
   while (at < text.size()) {
+    for (uint64_t eight; text.size() - at >= sizeof eight; at += sizeof eight) {
+      std::memcpy(&eight, text.data() + at, sizeof eight);
+      if (eight & 0x8080808080808080u) break;  // not all ASCII
+    }
     const size_t n = utf8_char_bytes(text.substr(at));
-    if (n == 0) break;
+    if (n == 0) break;  // malformed, or the end
     at += n;
   }
   return at;

@@ -9,8 +9,8 @@
 #include <utility>
 
 #include "ponder/base/file.h"
+#include "ponder/base/json_events.h"
 #include "ponder/tensor/float16.h"
-#include "ponder/tensor/json_events.h"
 #include "ponder/tensor/tensor_io.h"
 
 namespace ponder {

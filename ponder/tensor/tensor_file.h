@@ -47,6 +47,7 @@ size_t stored_type_bytes(StoredType type);
 std::optional<BlockType> block_type(StoredType type);  // F32, F16, BF16 and F8_E4M3 have one
 
 inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+inline constexpr size_t kMaxTensors = size_t{1} << 17;  // DeepSeek-V3 has 92,000 in all its shards
 
 struct TensorEntry {
   std::string name;

@@ -3,7 +3,7 @@
 #include <map>
 
 #include "ponder/base/file.h"
-#include "ponder/tensor/json_events.h"
+#include "ponder/base/json_events.h"
 #include "ponder/tensor/tensor_file.h"
 #include "ponder/tensor/tensor_io.h"
 

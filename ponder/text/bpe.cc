@@ -1,13 +1,12 @@
 #include "ponder/text/bpe.h"
 
-#include <simdjson.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 
 #include "ponder/base/error.h"
 #include "ponder/base/json.h"
+#include "ponder/base/utf8.h"
 #include "ponder/text/stream.h"
 #include "ponder/text/unicode.h"
 
@@ -126,7 +125,7 @@ Bpe::Bpe(BpeParts parts, std::string_view name)
 
 void Bpe::encode_stretch(std::string_view text, Specials specials, std::vector<int32_t>& out) const {
   std::string repaired, normalised;
-  if (!simdjson::validate_utf8(text.data(), text.size())) {
+  if (!is_utf8(text)) {
     Utf8Stream stream;
     repaired = stream.push(text);
     text = repaired += stream.flush();

@@ -5,13 +5,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
-#include "ponder/base/error.h"
 #include "ponder/base/file.h"
+#include "ponder/base/json_value.h"
 #include "ponder/text/bpe.h"
 #include "ponder/text/tokenizer.h"
-#include "ponder/text/tokenizer_json.h"
+#include "ponder/text/tokenizer_parts.h"
 
 namespace ponder::text {
 namespace {
@@ -20,106 +19,34 @@ constexpr size_t kMaxFileBytes = size_t{64} << 20;
 constexpr size_t kMaxRatio = 100;  // of what zstd unpacks; tokenizers have 5
 constexpr size_t kMaxAddedBytes = 1024, kMaxAllAddedBytes = size_t{2} << 20;
 constexpr size_t kMaxAdded = size_t{1} << 16;
-constexpr size_t kMaxPartBytes = size_t{1} << 20;  // of parts that are looked through again and again
+// Of parts of which a tree is built.
+constexpr JsonLimits kPartLimits = {.max_bytes = size_t{1} << 20, .max_values = size_t{1} << 16};
 constexpr size_t kMaxSteps = 64;
 
-// A value of the file that may be absent or of another type: members of nothing are nothing. It is where it was found
-// in the file, and read anew by each call.
-class Value {
- public:
-  Value() = default;
-  explicit Value(JsonReader& r) : at_(r), passed_(r.skip()) {}  // r passes it
-
-  explicit operator bool() const { return at_ && passed_.json != "null"; }
-  bool is_object() const { return kind() == '{'; }
-  bool is_array() const { return kind() == '['; }
-  bool is_true() const { return passed_.json == "true"; }
-  size_t bytes() const { return passed_.json.size(); }
-  size_t count() const { return passed_.items; }
-  JsonReader reader() const { return *at_; }
-
-  Value operator[](std::string_view key) const;  // the first of that name
-  std::optional<std::string> text() const;
-  std::optional<int64_t> integer() const { return json_integer(passed_.json); }
-  std::string type() const { return (*this)["type"].text().value_or(""); }
-  template <class F>
-  void items(F&& f) const {
-    if (!is_array()) return;
-    JsonReader r = reader();
-    r.items([&] { f(Value(r)); });
-  }
-
- private:
-  char kind() const { return at_ ? passed_.json[0] : '\0'; }
-
-  std::optional<JsonReader> at_;
-  JsonReader::Passed passed_;
-};
-
-Value Value::operator[](std::string_view key) const {
-  Value out;
-  if (!is_object()) return out;
-  JsonReader r = reader();
-  r.members([&](std::string_view name) {
-    if (name == key && !out.at_) {
-      out = Value(r);
-    } else {
-      r.skip();
-    }
-  });
-  return out;
+// What a small part holds may be absent or of another type: members of nothing are nothing.
+const Json& member(const Json& v, const char* key) {
+  static const Json kNothing;
+  const auto it = v.find(key);
+  return it == v.end() ? kNothing : *it;
 }
 
-std::optional<std::string> Value::text() const {
-  if (kind() != '"') return std::nullopt;
-  std::string unescaped;
-  return std::string(reader().text(unescaped));
+const Json::array_t& items(const Json& v) {
+  static const Json::array_t kNone;
+  const auto* array = v.get_ptr<const Json::array_t*>();
+  return array ? *array : kNone;
 }
 
-// The members of one object that are known by name, found in one go.
-template <size_t n>
-class Members {
- public:
-  explicit Members(std::array<std::string_view, n> names) : names_(names) {}
-  // Passes the member that the reader is at.
-  void take(std::string_view name, JsonReader& r) {
-    const auto at = static_cast<size_t>(std::find(names_.begin(), names_.end(), name) - names_.begin());
-    if (at < n && !values_[at].bytes()) {
-      values_[at] = Value(r);
-    } else {
-      r.skip();
-    }
-  }
-  const Value& operator[](std::string_view name) const {
-    return values_.at(static_cast<size_t>(std::find(names_.begin(), names_.end(), name) - names_.begin()));
-  }
-
- private:
-  std::array<std::string_view, n> names_;
-  std::array<Value, n> values_;
-};
-
-// What a reader has passed of a large part, which nobody reads again.
-class Forgotten {
- public:
-  Forgotten(const JsonReader& r, bool owned) : from_(r.position()), owned_(owned) {}
-  void follow(const JsonReader& r) {
-    const auto passed = static_cast<size_t>(r.position() - from_);
-    if (!owned_ || passed < kStep) return;
-    forget_pages(from_, passed);
-    from_ = r.position();
-  }
-
- private:
-  static constexpr size_t kStep = size_t{1} << 20;
-  const char* from_;
-  bool owned_;
-};
+const std::string* text_of(const Json& v) { return v.get_ptr<const std::string*>(); }
+std::string text_or_empty(const Json& v) { return text_of(v) ? *text_of(v) : ""; }
+std::string type_of(const Json& v) { return text_or_empty(member(v, "type")); }
+bool is_true(const Json& v) { return v == Json(true); }
 
 class Reader {
  public:
   // `owned`: the text is the reader's to forget.
-  Reader(std::string_view text, std::string_view name, bool owned);
+  Reader(std::string_view text, std::string name, bool owned) : name_(std::move(name)), owned_(owned) {
+    find_parts(text, name_, root_, model_);
+  }
 
   std::unique_ptr<Tokenizer> read();
 
@@ -129,46 +56,44 @@ class Reader {
     throw_error(Exit::data, "{}: {}", name_, fmt::format(format, std::forward<Args>(args)...));
   }
 
-  int32_t place(std::string_view content, std::optional<int64_t> id);
+  Json small(const Parts& parts, const char* name) const;
+  Json root(const char* name) const { return small(root_, name); }
+  Json model(const char* name) const { return small(model_, name); }
+  int32_t place(std::string_view content, const Scalar& id);
   void read_vocabulary();
   void read_added();
   std::unique_ptr<Tokenizer> word_level();
   std::unique_ptr<Tokenizer> bpe();
   bool is_byte_level() const;
-  const Value& small(const char* part) const;
-  void read_normalizer(const Value& n);
-  void read_step(const Value& step);
+  void read_normalizer(const Json& n);
+  void read_step(const Json& step);
   void read_merges();
   void read_model_options();
-  void read_post_processor(const Value& p, SpecialIds& special, const Tokenizer& t) const;
+  void read_post_processor(const Json& p, SpecialIds& special, const Tokenizer& t) const;
 
-  std::string_view name_;
+  std::string name_;
   bool owned_;
-  Members<4> root_{{"added_tokens", "normalizer", "pre_tokenizer", "post_processor"}};
-  Members<10> model_{{"type", "vocab", "merges", "byte_fallback", "dropout", "continuing_subword_prefix",
-                      "end_of_word_suffix", "ignore_merges", "fuse_unk", "unk_token"}};
+  Parts root_{{"added_tokens", {}}, {"normalizer", {}}, {"pre_tokenizer", {}}, {"post_processor", {}}};
+  Parts model_{{"type", {}},     {"vocab", {}},         {"merges", {}},
+               {"dropout", {}},  {"byte_fallback", {}}, {"continuing_subword_prefix", {}},
+               {"fuse_unk", {}}, {"ignore_merges", {}}, {"end_of_word_suffix", {}},
+               {"unk_token", {}}};
   BpeParts parts_;
-  std::optional<std::string> unknown_;
+  std::string unknown_;  // the token for bytes without one, or ""
   bool byte_level_ = false;
 };
 
-Reader::Reader(std::string_view text, std::string_view name, bool owned) : name_(name), owned_(owned) {
-  JsonReader r(text, name);
-  if (r.ahead() != '{') {
-    r.skip();
-  } else {
-    bool has_model = false;
-    r.members([&](std::string_view member) {
-      if (member != "model" || r.ahead() != '{' || has_model) return root_.take(member, r);
-      has_model = true;
-      r.members([&](std::string_view option) { model_.take(option, r); });
-    });
-  }
-  r.finish();
+// A part that is used as a tree.
+Json Reader::small(const Parts& parts, const char* name) const {
+  const std::string_view json = parts.at(name).json;
+  if (json.empty()) return nullptr;
+  if (json.size() > kPartLimits.max_bytes)
+    fail("a {} of {} bytes; at most {} are read", name, json.size(), kPartLimits.max_bytes);
+  return parse_json(json, fmt::format("{}: {}", name_, name), 1, kPartLimits);
 }
 
-int32_t Reader::place(std::string_view content, std::optional<int64_t> id) {
-  const int64_t i = id.value_or(-1);
+int32_t Reader::place(std::string_view content, const Scalar& id) {
+  const int64_t i = as_integer(id) ? *as_integer(id) : -1;
   if (i < 0 || i >= static_cast<int64_t>(Vocabulary::kMaxTokens))
     fail("token \"{}\" needs an id from 0 to {}", content.substr(0, 40), Vocabulary::kMaxTokens - 1);
   const auto at = static_cast<int32_t>(i);
@@ -183,37 +108,27 @@ int32_t Reader::place(std::string_view content, std::optional<int64_t> id) {
 }
 
 void Reader::read_vocabulary() {
-  const Value& vocab = model_["vocab"];
+  const Part& vocab = model_.at("vocab");
   if (!vocab.is_object()) fail("the model has no \"vocab\" object");
   // Around each token there are quotes, a colon, a digit and a comma, or more.
-  parts_.vocabulary.reserve(vocab.count(), vocab.bytes() + root_["added_tokens"].bytes());
-  JsonReader r = vocab.reader();
-  Forgotten behind(r, owned_);
-  r.members([&](std::string_view content) {
-    const int32_t id = place(content, json_integer(r.skip().json));
-    if (!parts_.unknown && content == unknown_) parts_.unknown = id;
-    behind.follow(r);
+  parts_.vocabulary.reserve(vocab.items, vocab.json.size() + root_.at("added_tokens").json.size());
+  read_entries(vocab, name_, owned_, [&](const Entry& token) {
+    const int32_t id = place(token.name, token.value);
+    if (!parts_.unknown && token.name == unknown_) parts_.unknown = id;
   });
 }
 
 void Reader::read_added() {
   std::vector<bool> seen;
   size_t bytes = 0;
-  const Value& all = root_["added_tokens"];
+  const Part& all = root_.at("added_tokens");
   if (!all.is_array()) return;
-  JsonReader r = all.reader();
-  r.items([&] {
-    Members<7> entry{{"id", "content", "special", "normalized", "single_word", "lstrip", "rstrip"}};
-    if (r.ahead() == '{') {
-      r.members([&](std::string_view name) { entry.take(name, r); });
-    } else {
-      r.skip();
-    }
-    const auto content = entry["content"].text();
+  read_entries(all, name_, owned_, [&](const Entry& entry) {
+    const std::string* const content = as_text(entry["content"]);
     if (!content) fail("an added token has no \"content\"");
     if (content->size() > kMaxAddedBytes)
       fail("an added token of {} bytes; {} are possible", content->size(), kMaxAddedBytes);
-    const int32_t id = place(*content, entry["id"].integer());
+    const int32_t id = place(*content, entry["id"]);
     seen.resize(std::max(seen.size(), static_cast<size_t>(id) + 1));
     if (seen[static_cast<size_t>(id)]) return;
     seen[static_cast<size_t>(id)] = true;
@@ -221,11 +136,11 @@ void Reader::read_added() {
     if (parts_.added.size() == kMaxAdded || bytes > kMaxAllAddedBytes)
       fail("more than {} added tokens, or {} bytes of them", kMaxAdded, kMaxAllAddedBytes);
     parts_.added.push_back({.id = id,
-                            .special = entry["special"].is_true(),
-                            .normalized = entry["normalized"].is_true(),
-                            .single_word = entry["single_word"].is_true(),
-                            .lstrip = entry["lstrip"].is_true(),
-                            .rstrip = entry["rstrip"].is_true()});
+                            .special = entry.is_true("special"),
+                            .normalized = entry.is_true("normalized"),
+                            .single_word = entry.is_true("single_word"),
+                            .lstrip = entry.is_true("lstrip"),
+                            .rstrip = entry.is_true("rstrip")});
   });
 }
 
@@ -238,7 +153,7 @@ std::unique_ptr<Tokenizer> Reader::word_level() {
   }
   words.index();
   if (const auto twice = words.twice()) fail("\"{}\" has two ids", words[*twice].substr(0, 40));
-  if (root_["pre_tokenizer"].type() != "WhitespaceSplit")
+  if (type_of(root("pre_tokenizer")) != "WhitespaceSplit")
     fail("a WordLevel tokenizer is read only with the pre-tokenizer WhitespaceSplit");
   std::vector<int32_t> specials;
   for (const AddedToken& a : parts_.added) {
@@ -247,43 +162,39 @@ std::unique_ptr<Tokenizer> Reader::word_level() {
   return std::make_unique<WordLevel>(std::move(words), specials);
 }
 
-// A part of the root; its parts are looked through once for every level around them.
-const Value& Reader::small(const char* part) const {
-  const Value& v = root_[part];
-  if (v.bytes() > kMaxPartBytes) fail("a {} of {} bytes; at most {} are read", part, v.bytes(), kMaxPartBytes);
-  return v;
-}
-
-void Reader::read_normalizer(const Value& n) {
-  if (!n) return;
-  const auto type = n.type();
+void Reader::read_normalizer(const Json& n) {
+  if (n.is_null()) return;
+  const auto type = type_of(n);
   if (type == "NFC") {
     parts_.nfc = true;
   } else if (type == "Sequence") {
-    n["normalizers"].items([&](const Value& v) { read_normalizer(v); });
+    for (const Json& v : items(member(n, "normalizers"))) read_normalizer(v);
   } else {
     fail("normalizers of type {} are not supported; NFC and none are (SentencePiece tokenizers have others)",
          type.substr(0, 40));
   }
 }
 
-void Reader::read_step(const Value& step) {
-  const auto type = step.type();
+void Reader::read_step(const Json& step) {
+  const auto type = type_of(step);
   using Kind = SplitStep::Kind;
   using Keep = SplitStep::Keep;
   if (type == "Sequence") {
-    step["pretokenizers"].items([&](const Value& v) { read_step(v); });
+    for (const Json& v : items(member(step, "pretokenizers"))) read_step(v);
   } else if (type == "ByteLevel") {
-    if (step["add_prefix_space"].is_true()) fail("a ByteLevel pre-tokenizer with add_prefix_space is not supported");
-    if (!step["use_regex"] || step["use_regex"].is_true()) parts_.steps.push_back({.kind = Kind::byte_level});
+    if (is_true(member(step, "add_prefix_space")))
+      fail("a ByteLevel pre-tokenizer with add_prefix_space is not supported");
+    const Json& regex = member(step, "use_regex");
+    if (regex.is_null() || is_true(regex)) parts_.steps.push_back({.kind = Kind::byte_level});
     byte_level_ = true;
   } else if (type == "Digits") {
-    parts_.steps.push_back({.kind = step["individual_digits"].is_true() ? Kind::digit : Kind::digits});
+    parts_.steps.push_back({.kind = is_true(member(step, "individual_digits")) ? Kind::digit : Kind::digits});
   } else if (type == "Split") {
-    const auto regex = step["pattern"]["Regex"].text(), literal = step["pattern"]["String"].text();
+    const Json& pattern = member(step, "pattern");
+    const std::string *regex = text_of(member(pattern, "Regex")), *literal = text_of(member(pattern, "String"));
     if (!regex && !literal) fail("a Split pre-tokenizer has neither \"Regex\" nor \"String\"");
-    const auto behavior = step["behavior"].text().value_or("");
-    const bool invert = step["invert"].is_true();
+    const auto behavior = text_or_empty(member(step, "behavior"));
+    const bool invert = is_true(member(step, "invert"));
     if (behavior != "Isolated" && behavior != "Removed")
       fail("a Split pre-tokenizer with the behavior \"{}\" is not supported; Isolated and Removed are",
            behavior.substr(0, 40));
@@ -302,71 +213,57 @@ void Reader::read_step(const Value& step) {
 }
 
 void Reader::read_merges() {
-  const Value& merges = model_["merges"];
+  const Part& merges = model_.at("merges");
   if (!merges.is_array()) fail("a BPE model needs an array \"merges\"");
-  parts_.merges.reserve(std::min(merges.count(), MergeTable::kMaxMerges));
-  std::array<std::string, 2> unescaped;
-  JsonReader r = merges.reader();
-  Forgotten behind(r, owned_);
+  parts_.merges.reserve(std::min(merges.items, MergeTable::kMaxMerges));
   size_t number = 0;
-  r.items([&] {
+  read_entries(merges, name_, owned_, [&](const Entry& merge) {
     std::array<std::string_view, 2> pair;
-    if (r.ahead() == '"') {
-      const std::string_view both = r.text(unescaped[0]);
-      const size_t space = both.find(' ');
-      if (space == both.npos || both.find(' ', space + 1) != both.npos)
-        fail("merge {} (\"{}\") is not two tokens with a space between", number, both.substr(0, 40));
-      pair = {both.substr(0, space), both.substr(space + 1)};
+    if (const std::string* both = as_text(merge.value)) {
+      const size_t space = both->find(' ');
+      if (space == both->npos || both->find(' ', space + 1) != both->npos)
+        fail("merge {} (\"{}\") is not two tokens with a space between", number, both->substr(0, 40));
+      pair = {std::string_view(*both).substr(0, space), std::string_view(*both).substr(space + 1)};
     } else {
-      size_t texts = 0;
-      bool good = r.ahead() == '[';
-      if (good) {
-        r.items([&] {
-          good = good && texts < 2 && r.ahead() == '"';
-          if (!good) return void(r.skip());
-          pair[texts] = r.text(unescaped[texts]);
-          ++texts;
-        });
-      }
-      if (!good || texts != 2) fail("merge {} is neither \"a b\" nor [\"a\", \"b\"]", number);
+      const auto& f = merge.fields;
+      if (!merge.is_array || f.size() != 2 || !as_text(f[0].value) || !as_text(f[1].value))
+        fail("merge {} is neither \"a b\" nor [\"a\", \"b\"]", number);
+      pair = {*as_text(f[0].value), *as_text(f[1].value)};
     }
     parts_.add_merge(pair[0], pair[1], name_);
     ++number;
-    behind.follow(r);
   });
 }
 
 void Reader::read_model_options() {
-  if (model_["byte_fallback"].is_true())
+  if (is_true(model("byte_fallback")))
     fail("a BPE with byte_fallback is a SentencePiece one, which is not supported; byte-level BPE is");
-  if (model_["dropout"]) fail("a BPE with dropout is not supported: its ids would be random");
+  if (!model("dropout").is_null()) fail("a BPE with dropout is not supported: its ids would be random");
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    if (!model_[key].text().value_or("").empty()) fail("a BPE with {} is not supported", key);
+    if (!text_or_empty(model(key)).empty()) fail("a BPE with {} is not supported", key);
   }
-  parts_.ignore_merges = model_["ignore_merges"].is_true();
-  parts_.fuse_unknown = model_["fuse_unk"].is_true();
-  if (unknown_ && !parts_.unknown) fail("the unk_token \"{}\" is not in the vocabulary", unknown_->substr(0, 40));
+  parts_.ignore_merges = is_true(model("ignore_merges"));
+  parts_.fuse_unknown = is_true(model("fuse_unk"));
+  if (!unknown_.empty() && !parts_.unknown)
+    fail("the unk_token \"{}\" is not in the vocabulary", unknown_.substr(0, 40));
 }
 
 // Llama 3: a TemplateProcessing that puts the BOS in front of a text.
-void Reader::read_post_processor(const Value& p, SpecialIds& special, const Tokenizer& t) const {
-  p["processors"].items([&](const Value& part) { read_post_processor(part, special, t); });
-  bool first = true;
-  p["single"].items([&](const Value& part) {
-    const auto mark = part["SpecialToken"]["id"].text();
-    if (const auto id = first && mark ? t.find(*mark) : std::nullopt) {
-      special.bos = id;
-      special.add_bos = true;
-    }
-    first = false;
-  });
+void Reader::read_post_processor(const Json& p, SpecialIds& special, const Tokenizer& t) const {
+  for (const Json& part : items(member(p, "processors"))) read_post_processor(part, special, t);
+  const auto& single = items(member(p, "single"));
+  const std::string* const mark = single.empty() ? nullptr : text_of(member(member(single[0], "SpecialToken"), "id"));
+  if (const auto id = mark ? t.find(*mark) : std::nullopt) {
+    special.bos = id;
+    special.add_bos = true;
+  }
 }
 
 // The file that ByteLevel::to_json writes.
 bool Reader::is_byte_level() const {
   const Vocabulary& v = parts_.vocabulary;
   const ByteLevel plain;
-  if (!model_["merges"].is_array() || model_["merges"].count() > 0 || v.size() != plain.vocab_size()) return false;
+  if (!model_.at("merges").is_array() || model_.at("merges").items > 0 || v.size() != plain.vocab_size()) return false;
   for (int32_t i = 0; i < v.size(); ++i) {
     if (v[i] != plain.token(i)) return false;
   }
@@ -376,8 +273,8 @@ bool Reader::is_byte_level() const {
 std::unique_ptr<Tokenizer> Reader::bpe() {
   if (is_byte_level()) return std::make_unique<ByteLevel>();
   read_model_options();
-  read_normalizer(small("normalizer"));
-  if (const Value& pre = small("pre_tokenizer")) read_step(pre);
+  read_normalizer(root("normalizer"));
+  if (const Json pre = root("pre_tokenizer"); !pre.is_null()) read_step(pre);
   if (!byte_level_) {
     fail(
         "a BPE without a ByteLevel pre-tokenizer is not supported (SentencePiece models are of that kind); "
@@ -387,21 +284,20 @@ std::unique_ptr<Tokenizer> Reader::bpe() {
   read_merges();
   auto out = std::make_unique<Bpe>(std::move(parts_), name_);
   SpecialIds special = out->special();
-  read_post_processor(small("post_processor"), special, *out);
+  read_post_processor(root("post_processor"), special, *out);
   out->set_special(special);
   return out;
 }
 
 std::unique_ptr<Tokenizer> Reader::read() {
-  const auto kind = model_["type"].text().value_or("");
+  const std::string kind = text_or_empty(model("type"));
   if (kind.empty()) fail("no \"model\" with a \"type\"; a Hugging Face tokenizer.json has one");
   if (kind != "WordLevel" && kind != "BPE")
     fail("tokenizers of type {} are not supported{}; byte-level BPE and WordLevel are", kind.substr(0, 40),
          kind == "Unigram"     ? " (SentencePiece)"
          : kind == "WordPiece" ? " (BERT)"
                                : "");
-  if (kind == "BPE") unknown_ = model_["unk_token"].text();
-  if (unknown_ && unknown_->empty()) unknown_.reset();
+  if (kind == "BPE") unknown_ = text_or_empty(model("unk_token"));
   read_vocabulary();
   read_added();
   if (parts_.vocabulary.size() == 0) fail("the vocabulary is empty");
@@ -411,7 +307,7 @@ std::unique_ptr<Tokenizer> Reader::read() {
 std::unique_ptr<Tokenizer> parse(std::string_view json, std::string_view name, bool owned) {
   if (json.size() > kMaxFileBytes)
     throw_error(Exit::data, "{}: {} bytes; at most {} are read", name, json.size(), kMaxFileBytes);
-  return Reader(json, name, owned).read();
+  return Reader(json, std::string(name), owned).read();
 }
 
 // Memory for all that is allowed, of which only what is written costs something: a frame may lie about its size, or not

@@ -190,9 +190,11 @@ TEST(TokenizerFile, BoundsWhatIsUnpacked) {
   std::string noise;  // hardly any of it can be packed: two hexadecimal digits a byte
   for (int i = 0; i < 20'000; ++i) noise += fmt::format("{:02x}", rng.next_u32() & 255);
   for (const bool sized : {true, false}) {
-    // Some 20,000 bytes packed, to which spaces add next to nothing; then all that it unpacks to is the spaces.
-    const auto file = [&](size_t spaces) {
-      const std::string json = bpe_json(kByteLevel, fmt::format("\"x\":\"{}\",{}", noise, std::string(spaces, ' ')));
+    // Some 20,000 bytes packed, to which more of the same adds next to nothing; then all that it unpacks to is that.
+    const auto file = [&](size_t more) {
+      std::string model = fmt::format("\"x\":\"{}\",", noise);
+      for (const size_t bytes = model.size() + more; model.size() < bytes;) model += "\"y\":0,";
+      const std::string json = bpe_json(kByteLevel, model);
       if (!sized) return packed_unsized(json);
       std::string packed(ZSTD_compressBound(json.size()), '\0');
       packed.resize(ZSTD_compress(packed.data(), packed.size(), json.data(), json.size(), 3));
@@ -260,9 +262,14 @@ TEST(TokenizerFile, NamesWhatIsNotSupported) {
     return bpe_json(
         sequence(fmt::format(R"({{"type":"Split","pattern":{{"Regex":"{}"}},"behavior":"{}"}})", pattern, behavior)));
   };
+  std::string zeros;
+  for (int i = 0; i < 600'000; ++i) zeros += "0,";
   const std::pair<std::string, const char*> cases[] = {
       {bpe_json("null"), "SentencePiece"},
       {bpe_json(R"({"type":"Metaspace"})"), "Metaspace"},
+      {bpe_json(R"({"type":"ByteLevel","type":0})"), "t.json: pre_tokenizer:1: byte 26: the key \"type\" stands twice"},
+      {bpe_json("[" + zeros + "0]"), "a pre_tokenizer of 1200003 bytes; at most 1048576 are read"},
+      {bpe_json("[" + zeros.substr(0, 600'000) + "0]"), "more than 65536 values"},
       {bpe_json(R"({"type":"ByteLevel","add_prefix_space":true})"), "add_prefix_space"},
       {bpe_json(kByteLevel, R"("byte_fallback":true,)"), "SentencePiece"},
       {bpe_json(kByteLevel, R"("dropout":0.1,)"), "dropout"},
