@@ -15,6 +15,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 
 PROMPT, BATCH_PROMPT, GENERATED = 512, 64, 48
 
@@ -28,11 +29,14 @@ parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--sequences", type=int, default=32)
 parser.add_argument("--json", help="file for all numbers")
 args = parser.parse_args()
+args.models = [pathlib.Path(model).resolve() for model in args.models]
+args.ponder = pathlib.Path(args.ponder).resolve()
+scratch = tempfile.TemporaryDirectory()  # peers leave logs where they run
 
 
 def run(command, errors=False):
     """What a command prints; with `errors`, on both streams (ik_llama.cpp's table is on stderr)."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=scratch.name)
     if done.returncode != 0:
         print(f"failed ({done.returncode}): {' '.join(map(str, command))}\n{done.stderr[-500:]}", file=sys.stderr)
         return ""
@@ -62,7 +66,7 @@ def batch_speed(output):
 
 
 def peer(folder, bench_flags, batch_flags):
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).resolve()
 
     def measure(model):
         speed = {}
@@ -95,7 +99,7 @@ for model in args.models:
                 for work, speed in measure(model).items():
                     runs.setdefault((side, setting, work), []).append(speed)
     for work in works:
-        row = {"model": model, "work": works[work]}
+        row = {"model": str(model), "work": works[work]}
         for side, settings in sides.items():
             medians = {s: statistics.median(runs[side, s, work]) for s in settings if (side, s, work) in runs}
             if medians:
