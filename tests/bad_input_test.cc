@@ -497,6 +497,8 @@ TEST_F(Memory, SafetensorsIndex) {
   check("tensors", "{\"weight_map\":{" + numbered(600'000, R"("{}":"a.safetensors")") + "}}");
   check("arrays", "{\"a\":" + times(8 << 20, "["));
   check("one text", "{\"a\":\"" + std::string(8 << 20, 'a') + "\"}");
+  check("empty arrays", "{\"a\":[" + times(30 << 20, "[],") + "[]]}");
+  check("nulls", "{\"a\":[" + times(18 << 20, "null,") + "null]}");
 }
 
 TEST_F(Memory, Config) {

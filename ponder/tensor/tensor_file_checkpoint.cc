@@ -21,9 +21,9 @@ class IndexReader {
 
   bool null() { return other(); }
   bool boolean(bool) { return other(); }
-  bool number_integer(int64_t) { return other(); }
-  bool number_unsigned(uint64_t) { return other(); }
-  bool number_float(double, const std::string&) { return other(); }
+  bool number_integer(int64_t) { return other() && on(); }
+  bool number_unsigned(uint64_t) { return other() && on(); }
+  bool number_float(double, const std::string&) { return other() && on(); }
   bool binary(nlohmann::json::binary_t&) { return other(); }
   bool string(std::string& shard) {
     if (!in_map()) return on();
@@ -48,23 +48,24 @@ class IndexReader {
 
  private:
   bool in_map() const { return depth_ == 2 && map_; }
+  // The parser lets go of what it has collected at texts and numbers only.
   bool on() {
     place_.last_event = place_.at;
     return true;
   }
   bool other() {
     if (in_map() || depth_ == 0) place_.fail("not an index: expected {{\"weight_map\": {{tensor: file, ...}}}}");
-    return on();
+    return true;
   }
   bool open(bool map) {
     if (depth_ == 1) map_ = map;
     if (map && std::exchange(found_, true)) place_.fail("weight_map occurs twice");
     if (++depth_ > kMaxDepth) place_.fail("more than {} levels of nesting", kMaxDepth);
-    return on();
+    return true;
   }
   bool close() {
     --depth_;
-    return on();
+    return true;
   }
 
   JsonPlace& place_;
