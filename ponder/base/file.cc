@@ -298,8 +298,10 @@ void FileWriter::finish() {
   if (::close(fd) < 0 && errno != EINTR) cannot_write("close", shown_, errno);
 }
 
+std::string name_aside(const std::string& path) { return fmt::format("{}.tmp{}", path, ::getpid()); }
+
 void write_file_atomic(const std::string& path, std::string_view bytes) {
-  const std::string aside = fmt::format("{}.tmp{}", path, ::getpid());
+  const std::string aside = name_aside(path);
   try {
     FileWriter writer(aside, path);
     writer.write(bytes);

@@ -95,6 +95,7 @@ class FileWriter {
 
 // Writes aside, syncs, renames, syncs the folder: after a crash the path holds the old bytes or the new ones.
 void write_file_atomic(const std::string& path, std::string_view bytes);
+std::string name_aside(const std::string& path);  // where that writes, in the same folder
 
 // Records at the end of a file, each with one write. What a failed or interrupted write left of a record is cut off
 // before the next one is written; for lines that holds across processes too, so a reader only ever meets a torn line at
