@@ -24,6 +24,9 @@ constexpr int64_t kGroupRows = 112;  // of a transposed A that are copied at onc
 constexpr int64_t kInPlaceRows = 256;
 // Fused multiply-adds: a product below kInline is not worth waking anyone, a task below kSmallest not worth claiming.
 constexpr int64_t kInline = 384 << 10, kSmallest = 128 << 10;
+// Tasks for each thread: several, so that a slower one does not keep the others waiting; fewer where each task packs its
+// part of B, and the product is too small to hide that (512x2048x512: 2 %, tn 512x128x8192: 10 %).
+constexpr int64_t kTasks = 4, kPackingTasks = 2, kLarge = 1 << 30;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -190,8 +193,8 @@ void run_task(const Gemm& g, const Task& t, const MicroKernels& kernels) {
     s.k = std::min(kDepth, p.k - k0);
     s.b_k = kPanel;
     if (p.packed_b) {
-      s.b_panel = p.k * kPanel;
-      s.b = p.packed_b + t.n0 / kPanel * s.b_panel + k0 * kPanel;
+      s.b_panel = s.k * kPanel;
+      s.b = p.packed_b + packed_size(g.n, k0) + t.n0 / kPanel * s.b_panel;
     } else if (in_place) {
       s.b_k = g.ldb;
       s.b_panel = kPanel;
@@ -238,7 +241,10 @@ int64_t packed_size(int64_t n, int64_t k) { return ceil_div(n, kPanel) * kPanel 
 
 void pack_nt(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed) noexcept {
   static const MicroKernels& kernels = micro_kernels(supported_isas().front());
-  kernels.pack_columns(b, ldb, n, k, packed, k * kPanel);
+  for (int64_t k0 = 0; k0 < k; k0 += kDepth) {
+    const int64_t depth = std::min(kDepth, k - k0);
+    kernels.pack_columns(b + k0, ldb, n, depth, packed + packed_size(n, k0), depth * kPanel);
+  }
 }
 
 void gemm(const Gemm& g, ThreadPool& pool, Isa isa) noexcept {
@@ -249,7 +255,8 @@ void gemm(const Gemm& g, ThreadPool& pool, Isa isa) noexcept {
     total += p.m * g.n * p.k;
   }
   const bool alone = pool.size() == 1 || total < kInline;
-  const int64_t target = alone ? total + 1 : std::max(kSmallest, total / (4 * pool.size()));
+  const int64_t parts = (g.packed_b || total >= kLarge ? kTasks : kPackingTasks) * pool.size();
+  const int64_t target = alone ? total + 1 : std::max(kSmallest, total / parts);
   thread_local std::vector<Task> tasks;
   tasks.clear();
   for (int64_t i = 0; i < g.batch; ++i) add_tasks(g, product(g, i), target, kernels, tasks);

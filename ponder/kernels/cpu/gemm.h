@@ -5,7 +5,9 @@
 // C in registers for one block of 128 along k. Tiles, chunks and threads only ever divide m and n, or k at multiples of
 // 128, so that no choice made here can be seen in a result.
 //
-// Packed B is the same for all instruction sets: panels of 32 columns, each [k][32], zeros beyond column n.
+// Packed B is the same for all instruction sets: for each chunk of kDepth, as a task walks them, its panels of 32 columns
+// one behind the other, each [k][32], zeros beyond column n. So what a task needs next lies together (panels that hold
+// all of k would be k * 128 bytes apart, and meet in the same cache sets).
 #pragma once
 
 #include <cstdint>

@@ -38,63 +38,58 @@ constexpr int kRows = 6, kVecs = 4, kFewRows = 3, kFewVecs = 8;
 #endif
 
 // Copies units of A one by one from within the loop over k, where the work disappears between multiply-adds; a copy on
-// its own costs 5 % of the time. Memory answers in 150 ns or more: a unit is asked for kAhead steps before it is read.
+// its own costs 5 % of the time. Memory answers in 150 ns or more: a unit is asked for at least kAhead units before it
+// is read, which for the first lines of a copy has been done by the copy of the lines before them.
 class Copier {
  public:
-  explicit Copier(const CopyA& c) : c_(c), left_(c.end - c.begin), to_fetch_(left_) {
+  explicit Copier(const CopyA& c) : c_(c), left_(c.end - c.begin) {
     if (left_ == 0) return;
-    units_ = (c.size + c.width - 1) / c.width;
-    fetch_ = copy_ = {c.begin / units_, c.begin % units_};
+    const int64_t units = (c.size + c.width - 1) / c.width;
+    const int64_t line = c.begin / units, unit = c.begin % units;
+    rest_ = c.size - unit * c.width;
+    from_ = c.from + line * c.from_line + unit * c.width;
+    from_next_line_ = c.from_line - units * c.width;
+    if (!c.to) return;
+    to_ = c.to + line * c.to_line + unit * c.to_unit;
+    to_next_line_ = c.to_line - units * c.to_unit;
+    ahead_ = (kAhead + units - 1) / units * c.from_line;
   }
-  // Steps that this takes.
-  int64_t steps() const { return left_ == 0 ? 0 : c_.to ? left_ + kAhead : left_; }
+  int64_t steps() const { return left_; }
   HWY_INLINE void step() {
     if (left_ > 0) work();
   }
   void finish() {
-    while (c_.to && left_ > 0) work();
+    while (to_ && left_ > 0) work();
   }
 
  private:
-  struct Unit {
-    int64_t line = 0, unit = 0;
-  };
   static constexpr int64_t kAhead = 24;
 
   HWY_INLINE void work() {
-    if (to_fetch_ > 0) {
-      --to_fetch_;
-      __builtin_prefetch(c_.from + fetch_.line * c_.from_line + fetch_.unit * c_.width, 0, 2);
-      advance(fetch_);
-      if (!c_.to) {
-        --left_;
-        return;
+    __builtin_prefetch(from_ + ahead_, 0, 2);
+    if (to_) {
+      const D d;
+      for (int64_t v = 0; v < c_.width; v += kWidth) {
+        if (v + kWidth <= rest_)
+          hn::Store(hn::LoadU(d, from_ + v), d, to_ + v);  // a mask would make this load several times slower
+        else
+          hn::Store(load_first(d, from_ + v, rest_ - v), d, to_ + v);
       }
-      if (wait_ > 0) {
-        --wait_;
-        return;
-      }
+      to_ += c_.to_unit;
     }
-    const D d;
-    const int64_t begin = copy_.unit * c_.width, n = c_.size - begin;
-    const float* from = c_.from + copy_.line * c_.from_line + begin;
-    float* to = c_.to + copy_.line * c_.to_line + copy_.unit * c_.to_unit;
-    for (int64_t v = 0; v < c_.width; v += kWidth) {
-      if (v + kWidth <= n)
-        hn::Store(hn::LoadU(d, from + v), d, to + v);  // a mask would make this load several times slower
-      else
-        hn::Store(load_first(d, from + v, n - v), d, to + v);
-    }
+    from_ += c_.width;
     --left_;
-    advance(copy_);
-  }
-  HWY_INLINE void advance(Unit& u) const {
-    if (++u.unit == units_) u = {u.line + 1, 0};
+    if ((rest_ -= c_.width) > 0) return;
+    rest_ = c_.size;
+    from_ += from_next_line_;
+    if (to_) to_ += to_next_line_;
   }
 
   const CopyA c_;
-  int64_t units_ = 0, left_, to_fetch_, wait_ = kAhead;
-  Unit fetch_, copy_;
+  int64_t left_, rest_ = 0;  // units wanted; values of the present line that are not yet copied
+  const float* from_ = nullptr;
+  float* to_ = nullptr;
+  int64_t from_next_line_ = 0, to_next_line_ = 0, ahead_ = 0;
 };
 void copy_a(const CopyA& c) { Copier(c).finish(); }
 
@@ -138,6 +133,7 @@ HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t a_stride, const floa
         start += vecs * kWidth;
       }
       for (int i = 0; i < copies; ++i) copier.step();
+#pragma GCC unroll 4
       for (; kk < stop; ++kk) {
         V bv[vecs];
         PONDER_UNROLL for (int v = 0; v < vecs; ++v) bv[v] =
@@ -263,12 +259,15 @@ void pack_columns(const float* b, int64_t ldb, int64_t n, int64_t k, float* pack
   }
 }
 
-// Row after row, so that the cache reads ahead.
+// Row after row, so that the cache reads ahead within a row; kAhead rows ahead it has to be asked.
 void pack_rows(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed, int64_t panel_stride) {
+  constexpr int64_t kAhead = 8;
   const D d;
   for (int64_t kk = 0; kk < k; ++kk, b += ldb) {
     for (int64_t j = 0; j < n; j += kPanel) {
       float* to = packed + j / kPanel * panel_stride + kk * kPanel;
+      if (kk + kAhead < k)
+        PONDER_UNROLL for (int64_t v = 0; v < kPanel; v += 16) __builtin_prefetch(b + kAhead * ldb + j + v, 0, 2);
       for (int64_t v = 0; v < kPanel; v += kWidth)
         hn::StoreU(j + kPanel <= n ? hn::LoadU(d, b + j + v) : load_first(d, b + j + v, n - j - v), d, to + v);
     }
