@@ -245,15 +245,19 @@ TEST_F(Chat, TakesLettersThatAreNotAscii) {
   EXPECT_EQ(t.wait(), 0);
 }
 
-// Lines are scored together as long as there are more; whoever waits for an answer gets it.
-TEST_F(Chat, ScoreAnswersWhoeverWaits) {
-  test::Terminal t({"score", model_});
-  for (const char* id : {"a", "b"}) {
-    t.type(std::string(R"({"ids": [5, 6, 7], "id": ")") + id + "\"}\n");
-    t.until(std::string(R"({"id":")") + id + R"(","ids":[5,6,7],"logprobs":[null,)");
-  }
-  t.type("\x04");
-  EXPECT_EQ(t.wait(), 0);
+// Lines are answered together as long as there are more; whoever waits for an answer gets it.
+TEST_F(Chat, WhoeverWaitsForAnAnswerGetsIt) {
+  const auto ask = [&](std::vector<std::string> command, const std::string& answer) {
+    test::Terminal t(std::move(command));
+    for (const char* id : {"a", "b"}) {
+      t.type(std::string(R"({"ids": [5, 6, 7], "id": ")") + id + "\"}\n");
+      t.until(std::string(R"({"id":")") + id + answer);
+    }
+    t.type("\x04");
+    EXPECT_EQ(t.wait(), 0);
+  };
+  ask({"score", model_}, R"(","ids":[5,6,7],"logprobs":[null,)");
+  ask({"generate", model_, "--max-tokens", "3"}, R"(","index":0,"text":)");
 }
 
 }  // namespace

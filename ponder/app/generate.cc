@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "ponder/app/answers.h"
 #include "ponder/app/commands.h"
@@ -12,6 +13,7 @@
 #include "ponder/app/json_lines.h"
 #include "ponder/app/machine.h"
 #include "ponder/app/options.h"
+#include "ponder/app/result_file.h"
 #include "ponder/app/sampling.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
@@ -268,88 +270,128 @@ int one_shot(const Arguments& args, const LoadedModel& loaded, const Machine& ma
 struct Output {
   Finished done;
   std::unique_ptr<AppendFile> file;
+
+  bool has(const Request& r, size_t index) const {
+    const auto at = done.find(r.id);
+    return at != done.end() && (at->second.count(kMaxAnswers) || at->second.count(index));
+  }
+  void write(const std::string& json) const {
+    if (file)
+      file->append_line(json);
+    else
+      print_line(json);
+  }
 };
-Output open_output(const Arguments& args) {
+// Says what is wrong with it before the work; a file that is not there comes with open_output().
+Output find_output(const Arguments& args) {
   if (!args.has("out")) return {};
   const std::string path = args.text("out");
-  Finished done = finished_answers(path);
-  return {std::move(done), std::make_unique<AppendFile>(path)};
+  if (!path_exists(path)) check_result_file(path);
+  return {finished_answers(path), path_exists(path) ? std::make_unique<AppendFile>(path) : nullptr};
+}
+void open_output(const Arguments& args, Output& output) {
+  if (args.has("out") && !output.file) output.file = std::make_unique<AppendFile>(args.text("out"));
 }
 
-// All requests through one engine that is never short of work; answers are written in input order, each as soon as
-// those before it are.
-int stream_requests(const Arguments& args, const LoadedModel& loaded, const Machine& machine, Reader& reader,
-                    const Output& output) {
-  const auto& [done, out] = output;
+// Requests go through one engine that is never short of work; answers are written in input order, each as soon as those
+// before it are.
+class Generation {
+ public:
+  Generation(const Arguments& args, const LoadedModel& loaded, const Machine& machine, const Output& output)
+      : args_(args),
+        loaded_(loaded),
+        machine_(machine),
+        output_(output),
+        numerics_{activations_option(args, loaded, false), &loaded},
+        window_(2 * engine::default_sequences(*loaded.model)) {}
+
+  // Throws Error (resumable) after a stop signal.
+  void answer(std::vector<Request> requests) {
+    leave_out_written(requests);
+    if (requests.empty()) return;
+    make_room(requests);
+    Progress progress("generate");
+    std::deque<int64_t> ids;  // of the requests in work, in input order; -1: a wrong line
+    size_t added = 0, finished = 0;
+    const double start = seconds_now();
+    const int64_t sampled = engine_->stats().sampled;
+    while (finished < requests.size()) {
+      while (added < requests.size() && answering_->running() < window_) {
+        Request& r = requests[added++];
+        ids.push_back(r.error.empty() ? answering_->add(std::move(r.answer)) : -1);
+      }
+      if (!answering_->idle()) answering_->step();
+      for (; !ids.empty() && (ids.front() < 0 || answering_->done(ids.front())); ids.pop_front())
+        write(requests[finished++], ids.front());
+      if (stop_requested()) throw_error(Exit::resumable, "stopped{}", output_.file ? "; the same command goes on" : "");
+      const double rate = static_cast<double>(engine_->stats().sampled - sampled) / (seconds_now() - start);
+      progress.update({static_cast<int64_t>(finished), static_cast<int64_t>(requests.size()),
+                       fmt::format("{} tokens/s", format_count(rate))});
+    }
+  }
+
+ private:
+  void leave_out_written(std::vector<Request>& requests) const {
+    const size_t all = requests.size();
+    std::erase_if(requests, [&](const Request& r) {
+      for (size_t j = 0; j < r.n; ++j)
+        if (!output_.has(r, j)) return false;
+      return true;
+    });
+    if (requests.size() < all)
+      log_info("{}: {} requests are answered there already; {} are left", args_.text("out"), all - requests.size(),
+               requests.size());
+  }
+
+  void make_room(const std::vector<Request>& requests) {
+    EngineSize size{.answers = 0, .tokens = 1};
+    for (const Request& r : requests)
+      if (r.error.empty()) {
+        size.tokens = std::max<int64_t>(size.tokens, static_cast<int64_t>(r.prompt.ids.size()) + r.answer.max_tokens);
+        size.answers += static_cast<int64_t>(r.n);
+      }
+    if (engine_ && size.tokens <= size_.tokens && size.answers <= size_.answers) return;
+    size_ = {std::max(size.answers, size_.answers), std::max(size.tokens, size_.tokens)};
+    answering_.reset();
+    engine_.reset();
+    engine_ = make_answer_engine(loaded_, *machine_.backend, size_, numerics_.activations, args_.has("draft"));
+    answering_ = std::make_unique<Answering>(loaded_, *engine_);
+  }
+
+  void write(const Request& r, int64_t id) {
+    if (id < 0) return output_.write(error_line(r.id, r.error));
+    const std::vector<Answer> answers = answering_->take(id);
+    for (size_t j = 0; j < r.n; ++j)
+      if (!output_.has(r, j)) output_.write(answer_json(numerics_, r, j, answers[j]));
+    std::fflush(stdout);
+  }
+
+  const Arguments& args_;
+  const LoadedModel& loaded_;
+  const Machine& machine_;
+  const Output& output_;
+  const Numerics numerics_;
+  const int64_t window_;  // answers that the engine knows of
+  EngineSize size_{.answers = 0, .tokens = 1};
+  std::unique_ptr<engine::Engine> engine_;
+  std::unique_ptr<Answering> answering_;
+};
+
+int answer_lines(const Arguments& args, const LoadedModel& loaded, const Machine& machine, Reader& reader,
+                 const Output& output) {
+  Generation generation(args, loaded, machine, output);
   std::vector<Request> requests;
+  const auto answer = [&] { generation.answer(std::exchange(requests, {})); };
+  install_stop_signals();
   const int code = read_json_requests(
       args.text("in"), [&](const JsonLine& line) { requests.push_back(reader.from_line(line)); },
       [&](const std::string& id, const std::string& error) {
         Request bad;
         bad.id = id, bad.error = error;
         requests.push_back(std::move(bad));
-      });
-
-  const auto written = [&done = done](const Request& r, size_t index) {
-    const auto at = done.find(r.id);
-    return at != done.end() && (at->second.count(kMaxAnswers) || at->second.count(index));
-  };
-  const size_t all = requests.size();
-  std::erase_if(requests, [&](const Request& r) {
-    for (size_t j = 0; j < r.n; ++j)
-      if (!written(r, j)) return false;
-    return true;
-  });
-  if (requests.size() < all)
-    log_info("{}: {} requests are answered there already; {} are left", args.text("out"), all - requests.size(),
-             requests.size());
-
-  EngineSize size{.answers = 0, .tokens = 1};
-  for (const Request& r : requests)
-    if (r.error.empty()) {
-      size.tokens = std::max<int64_t>(size.tokens, static_cast<int64_t>(r.prompt.ids.size()) + r.answer.max_tokens);
-      size.answers += static_cast<int64_t>(r.n);
-    }
-  const Numerics numerics{activations_option(args, loaded, false), &loaded};
-  const auto engine = make_answer_engine(loaded, *machine.backend, size, numerics.activations, args.has("draft"));
-  const int64_t window = 2 * engine::default_sequences(*loaded.model);  // answers that the engine knows of
-  install_stop_signals();
-  Progress progress("generate");
-  Answering answering(loaded, *engine);
-  std::deque<int64_t> ids;  // of the requests in work, in input order; -1: a wrong line
-  size_t added = 0, finished = 0;
-  const double start = seconds_now();
-  while (finished < requests.size()) {
-    while (added < requests.size() && (answering.running() < window)) {
-      Request& r = requests[added++];
-      ids.push_back(r.error.empty() ? answering.add(std::move(r.answer)) : -1);
-    }
-    if (!answering.idle()) answering.step();
-    for (; !ids.empty() && (ids.front() < 0 || answering.done(ids.front())); ids.pop_front(), ++finished) {
-      const Request& r = requests[finished];
-      const auto write = [&out = out](const std::string& json) {
-        if (out)
-          out->append_line(json);
-        else
-          print_line(json);
-      };
-      if (ids.front() < 0) {
-        write(error_line(r.id, r.error));
-        continue;
-      }
-      const std::vector<Answer> answers = answering.take(ids.front());
-      for (size_t j = 0; j < r.n; ++j)
-        if (!written(r, j)) write(answer_json(numerics, r, j, answers[j]));
-      std::fflush(stdout);
-    }
-    if (stop_requested()) {
-      log_info("stopped{}", out ? "; the same command goes on" : "");
-      return static_cast<int>(Exit::resumable);
-    }
-    const double rate = static_cast<double>(engine->stats().sampled) / (seconds_now() - start);
-    progress.update({static_cast<int64_t>(finished), static_cast<int64_t>(requests.size()),
-                     fmt::format("{} tokens/s", format_count(rate))});
-  }
+      },
+      answer);
+  answer();
   return code;
 }
 
@@ -366,10 +408,11 @@ int generate_command(const Arguments& args) {
                 args.text("out"));
   if ((word || file) && args.has("logprobs") && !args.json())
     throw_error(Exit::usage, "--logprobs: an answer that is shown as text has no place for them; add --json");
-  const Output output = open_output(args);  // what is wrong with it is said before the work
+  Output output = find_output(args);
   Machine machine(args.threads());
   const LoadedModel loaded =
       load_any_model(args.positional[0], machine, model_options(args, false), args.has("allow-paging"));
+  open_output(args, output);
   Reader reader(loaded, args);
   if (args.has("draft") && loaded.model->mtp_modules() == 0)
     log_warn("--draft: {} has no MTP module to propose tokens, so each takes a step of its own", loaded.path);
@@ -378,7 +421,7 @@ int generate_command(const Arguments& args) {
     const std::string& prompt = args.positional[1];
     return one_shot(args, loaded, machine, reader.from_text(prompt == "-" ? read_file("/dev/stdin") : prompt));
   }
-  return stream_requests(args, loaded, machine, reader, output);
+  return answer_lines(args, loaded, machine, reader, output);
 }
 
 }  // namespace ponder::app

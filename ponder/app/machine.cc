@@ -23,6 +23,8 @@ namespace {
 
 constexpr int kChains = 12;  // more than latency (4) x pipes (2)
 constexpr int64_t kSteps = 200'000;
+// A measurement takes the best round of so long: in a process's first milliseconds two threads may be on one core.
+constexpr double kMeasuringSeconds = 0.05;
 
 // Chains of s = s * a + b in registers. The compiler may contract here: nothing but the speed is of interest.
 #if defined(__clang__)
@@ -115,8 +117,8 @@ double measure_fma_peak(ThreadPool& pool) {
   if (isas.empty()) return 0;
   std::atomic<float> sink{0};
   double best = 0;
-  for (int round = 0; round < 3; ++round) {
-    const int64_t tasks = 4 * pool.size();
+  const int64_t tasks = 4 * pool.size();
+  for (const double begin = seconds_now(); best == 0 || seconds_now() - begin < kMeasuringSeconds;) {
     const double start = seconds_now();
     pool.run(tasks,
              [&](int64_t, int) { sink.store(wide ? chains_avx512() : chains_avx2(), std::memory_order_relaxed); });
@@ -137,7 +139,7 @@ double measure_read_bandwidth(ThreadPool& pool) {
   pool.run(pieces, [&](int64_t i, int) { std::memset(bytes + static_cast<size_t>(i) * kPiece, 1, kPiece); });
   std::atomic<uint64_t> sink{0};
   double best = 0;
-  for (int round = 0; round < 3; ++round) {
+  for (const double begin = seconds_now(); best == 0 || seconds_now() - begin < kMeasuringSeconds;) {
     const double start = seconds_now();
     pool.run(pieces, [&](int64_t i, int) {
       const auto* p = reinterpret_cast<const Word8*>(bytes + static_cast<size_t>(i) * kPiece);
