@@ -195,11 +195,6 @@ std::string default_recipe() {
   throw_error(Exit::usage, "recipes/quickstart.toml is not here; name a recipe or a model");
 }
 
-// Options of one kind of subject only.
-const std::vector<const char*> kOfModels = {"prompts",     "batches",     "depth", "picture",
-                                            "repetitions", "activations", "mla",   "allow-paging"},
-                               kOfRecipes = {"seconds", "set"};
-
 // Runs all in turn until each has enough runs and enough time; returns the machine's peak, measured in between.
 double measure(std::vector<Measurement>& measurements, double seconds, ThreadPool& pool) {
   constexpr size_t kLeast = 3, kMost = 25;
@@ -230,10 +225,9 @@ double measure(std::vector<Measurement>& measurements, double seconds, ThreadPoo
 int bench_command(const Arguments& args) {
   const std::string what = args.positional.empty() ? default_recipe() : args.positional[0];
   const bool recipe = what.ends_with(".toml") || what.ends_with(".json");
-  for (const char* option : recipe ? kOfModels : kOfRecipes)
-    if (args.has(option))
-      throw_error(Exit::usage, "--{} is for {}, and {} is a {}", option, recipe ? "models" : "recipes", what,
-                  recipe ? "recipe" : "model");
+  check_subject(args, what, recipe,
+                {"prompts", "batches", "depth", "picture", "repetitions", "activations", "mla", "allow-paging"},
+                {"seconds", "set"});
   if (!recipe) return bench_model(what, args);
   const double seconds = args.number("seconds", 3, 0.01, 600);
   install_stop_signals();

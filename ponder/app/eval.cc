@@ -34,7 +34,10 @@ bool eval_stage(Run& run) {
 
 int eval_command(const Arguments& args) {
   const std::string& what = args.positional[0];
-  if (what.ends_with(".toml")) return run_recipe(args, "eval");
+  const bool recipe_named = what.ends_with(".toml");
+  check_subject(args, what, recipe_named, {"problems", "samples", "temperature", "split", "puzzles"},
+                {"resume", "max-steps", "run-name", "allow-recipe-change"});
+  if (recipe_named) return run_recipe(args, "eval");
 
   Recipe overrides;
   overrides.read_environment();

@@ -98,11 +98,11 @@ const std::vector<CommandSpec> kCommands = {
     {"pretrain", "train", "RECIPE", "train a model on texts", kTrain, pretrain_command},
     {"rl", "train", "RECIPE", "teach a model by rewards (GRPO)", kTrain, rl_command},
     {"eval", "measure", "MODEL|RECIPE", "answer a task's problems and count what is right",
-     with({{"problems", "N", "how many (300)"},
-           {"samples", "N", "answers to each (1)"},
-           {"temperature", "T", "of sampling (1)"},
-           {"split", "NAME", "held_out or train"},
-           {"puzzles", "FILE", "JSONL of problems in place of the task's own"}},
+     with({{"problems", "N", "of a model: how many (300)"},
+           {"samples", "N", "of a model: answers to each (1)"},
+           {"temperature", "T", "of a model: of sampling (1)"},
+           {"split", "NAME", "of a model: held_out or train"},
+           {"puzzles", "FILE", "of a model: JSONL of problems in place of the task's own"}},
           {kTrain}),
      eval_command},
     {"bench",
@@ -434,6 +434,14 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
     throw_error(Exit::usage, "usage: ponder {} {}{}", command.name, command.positional,
                 n > count.max ? fmt::format("   (what is \"{}\" for?)", out.positional.back()) : "");
   return out;
+}
+
+void check_subject(const Arguments& args, const std::string& subject, bool recipe,
+                   std::initializer_list<const char*> of_models, std::initializer_list<const char*> of_recipes) {
+  for (const char* option : recipe ? of_models : of_recipes)
+    if (args.has(option))
+      throw_error(Exit::usage, "--{} is for {}, and {} is a {}", option, recipe ? "models" : "recipes", subject,
+                  recipe ? "recipe" : "model");
 }
 
 std::string help_text() {

@@ -1,6 +1,7 @@
 // The one table of commands and options: parsing, help, the man page, completions and environment names all come from it.
 #pragma once
 
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <span>
@@ -60,6 +61,10 @@ class Arguments {
 // Reads a command line (argv without the program's name). Throws Error (usage), with the nearest known name where a
 // command or option is unknown. `--help` and `--version` come back as options of an Arguments whose command may be null.
 Arguments parse_arguments(const std::vector<std::string>& words);
+
+// For a command whose subject is a recipe or a model: throws Error (usage) where an option of the other kind is given.
+void check_subject(const Arguments& args, const std::string& subject, bool recipe,
+                   std::initializer_list<const char*> of_models, std::initializer_list<const char*> of_recipes);
 
 std::string help_text();                                // all commands
 std::string help_text(const CommandSpec& command);      // one

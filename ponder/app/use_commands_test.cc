@@ -97,6 +97,8 @@ TEST_F(UseCommands, RefuseWhatHasNoMeaning) {
   expect_refused({"bench", model_, "--seconds", "1"}, 2, "for recipes");
   expect_refused({"bench", model_, "--set", "a=1"}, 2, "for recipes");
   expect_refused({"bench", "x.toml", "--picture", folder_.file("p.svg")}, 2, "for models");
+  expect_refused({"eval", "x.toml", "--samples", "2"}, 2, "for models");
+  expect_refused({"eval", folder_.file("m"), "--max-steps", "2"}, 2, "for recipes");
   expect_refused({"compare", model_, "--text", lines_, "--activations", "f32,q9"}, 2, "q9");
 }
 
