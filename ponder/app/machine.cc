@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,8 +24,7 @@ namespace {
 
 constexpr int kChains = 12;  // more than latency (4) x pipes (2)
 constexpr int64_t kSteps = 200'000;
-// A measurement takes the best round of so long: in a process's first milliseconds two threads may be on one core.
-constexpr double kMeasuringSeconds = 0.05;
+constexpr double kMeasuringSeconds = 0.05;  // of which the best round counts
 
 // Chains of s = s * a + b in registers. The compiler may contract here: nothing but the speed is of interest.
 #if defined(__clang__)
@@ -106,6 +106,12 @@ void handle(int signal, void (*handler)(int)) {
   sigaction(signal, &action, nullptr);
 }
 
+int64_t thread_nanoseconds() {  // that this thread has had a core
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+}
+
 }  // namespace
 
 Machine::Machine(int threads) : pool(threads), backend(kernels::make_best_backend(pool)) {}
@@ -116,14 +122,18 @@ double measure_fma_peak(ThreadPool& pool) {
   const bool wide = !isas.empty() && isas[0] == "avx512";
   if (isas.empty()) return 0;
   std::atomic<float> sink{0};
-  double best = 0;
   const int64_t tasks = 4 * pool.size();
+  const int cores = std::min(pool.size(), ThreadPool::available_cores());
+  const double flops = 2.0 * kChains * (wide ? 16 : 8) * static_cast<double>(kSteps * tasks);
+  double best = 0;
   for (const double begin = seconds_now(); best == 0 || seconds_now() - begin < kMeasuringSeconds;) {
-    const double start = seconds_now();
-    pool.run(tasks,
-             [&](int64_t, int) { sink.store(wide ? chains_avx512() : chains_avx2(), std::memory_order_relaxed); });
-    best =
-        std::max(best, 2.0 * kChains * (wide ? 16 : 8) * static_cast<double>(kSteps * tasks) / (seconds_now() - start));
+    std::atomic<int64_t> nanoseconds{0};
+    pool.run(tasks, [&](int64_t, int) {
+      const int64_t start = thread_nanoseconds();
+      sink.store(wide ? chains_avx512() : chains_avx2(), std::memory_order_relaxed);
+      nanoseconds += thread_nanoseconds() - start;
+    });
+    best = std::max(best, flops / (1e-9 * static_cast<double>(nanoseconds)) * cores);
   }
   return best;
 #else

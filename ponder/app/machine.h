@@ -18,7 +18,8 @@ struct Machine {
   std::unique_ptr<kernels::Backend> backend;
 };
 
-// FLOP/s of nothing but fused multiply-adds on all threads: what "share of peak" is measured against. Takes about 50 ms.
+// FLOP/s of nothing but fused multiply-adds on all threads: what "share of peak" is measured against. Each thread is timed
+// by its own clock, since a new process may have two of them on one core for a tenth of a second. Takes about 50 ms.
 double measure_fma_peak(ThreadPool& pool);
 // Bytes/s of nothing but reading memory, far more than caches hold, on huge pages, all threads. Takes about 100 ms.
 double measure_read_bandwidth(ThreadPool& pool);
