@@ -1,10 +1,14 @@
 #include "ponder/kernels/cpu/gemm.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
 #include <memory>
 #include <new>
+#include <optional>
 #include <vector>
 
 #include "ponder/kernels/cpu/gemm_micro.h"
@@ -22,6 +26,7 @@ constexpr int64_t kGroupRows = 112;  // of a transposed A that are copied at onc
 // A task of at most so many rows reads B where it is, if a vector is a whole cache line: packing waits for memory,
 // while tiles hide that behind arithmetic.
 constexpr int64_t kInPlaceRows = 256;
+constexpr int64_t kSharing = 8;  // strips that share the packing of the next chunk of B
 // Fused multiply-adds: a product below kInline is not worth waking anyone, a task below kSmallest not worth claiming.
 constexpr int64_t kInline = 384 << 10, kSmallest = 128 << 10;
 // Tasks for each thread: several, so that a slower one does not keep the others waiting; fewer where each task packs its
@@ -30,20 +35,26 @@ constexpr int64_t kTasks = 4, kPackingTasks = 2, kLarge = 1 << 30;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Memory of a thread for what it packs.
+// Memory of a thread for what it packs. In pages of 4 KiB, which the system scatters, a chunk that fills half of the L2
+// cache would lack room in some of its sets; a huge page spreads evenly.
 class Scratch {
  public:
   float* get(int64_t floats) {
     if (floats > size_) {
-      memory_.reset(static_cast<float*>(::operator new (floats * sizeof(float), std::align_val_t{64})));
+      const size_t align = floats * sizeof(float) < kHugePage / 4 ? 64 : kHugePage;
+      const size_t bytes = (floats * sizeof(float) + align - 1) / align * align;
+      memory_.reset(static_cast<float*>(std::aligned_alloc(align, bytes)));
+      if (!memory_) throw std::bad_alloc();
+      if (align == kHugePage) madvise(memory_.get(), bytes, MADV_HUGEPAGE);
       size_ = floats;
     }
     return memory_.get();
   }
 
  private:
+  static constexpr size_t kHugePage = 2 << 20;
   struct Free {
-    void operator()(float* p) const { ::operator delete (p, std::align_val_t{64}); }
+    void operator()(float* p) const { std::free(p); }
   };
   std::unique_ptr<float, Free> memory_;
   int64_t size_ = 0;
@@ -85,6 +96,20 @@ struct Task {
   Product p;
   int64_t m0, m1, n0, n1;
 };
+
+// The part of a task that one chunk of B serves.
+struct Chunk {
+  const Task* task = nullptr;  // null: none
+  int64_t k0 = 0, k = 0;
+};
+
+// What the i-th of n that share a copy does of it.
+Copy share_of(Copy c, int64_t i, int64_t n) {
+  const int64_t units = c.end;
+  c.begin = units * i / n;
+  c.end = units * (i + 1) / n;
+  return c;
+}
 
 void no_products(const Gemm& g, const Task& t) {  // k == 0: C = start + bias
   for (int64_t i = t.m0; i < t.m1; ++i)
@@ -131,33 +156,31 @@ class StripsOfA {
   void start(int64_t k0, int64_t k) {
     k0_ = k0;
     k_ = k;
-    if (buffers_) kernels_.copy_a(copy_of(0));
+    if (buffers_) kernels_.copy(copy_of(0));
   }
   void set(Strip& s, int64_t i) const {
     s.rows = static_cast<int>(begin(i + 1) - begin(i));
-    s.copy = CopyA{};
+    Copy& copy = s.copies[0] = Copy{};
     if (!buffers_) {
       s.a_row = tn_ ? 1 : lda_;
       s.a_k = tn_ ? lda_ : 1;
       s.a = a_ + begin(i) * s.a_row + k0_ * s.a_k;
-      if (!tn_ && i + 1 < strips_) s.copy = copy_of(i + 1);  // only fetched: there is no buffer
+      if (!tn_ && i + 1 < strips_) copy = copy_of(i + 1);  // only fetched: there is no buffer
       return;
     }
     s.a_row = tn_ ? 1 : line_;
     s.a_k = tn_ ? line_ : 1;
     s.a = buffer(i / group_) + i % group_ * strip_;
     if ((i / group_ + 1) * group_ >= strips_) return;
-    s.copy = copy_of(i / group_ + 1);
-    const int64_t units = s.copy.end;  // each strip of this group does its share of the next
-    s.copy.begin = units * (i % group_) / group_;
-    s.copy.end = units * (i % group_ + 1) / group_;
+    copy =
+        share_of(copy_of(i / group_ + 1), i % group_, group_);  // each strip of this group does its share of the next
   }
 
  private:
   float* buffer(int64_t group) const { return buffers_ + group % 2 * group_ * strip_; }
-  CopyA copy_of(int64_t group) const {
+  Copy copy_of(int64_t group) const {
     const int64_t row = begin(group * group_), rows = begin((group + 1) * group_) - row;
-    CopyA c;
+    Copy c;
     c.from = a_ + row * (tn_ ? 1 : lda_) + k0_ * (tn_ ? lda_ : 1);
     c.from_line = lda_;
     c.size = tn_ ? rows : k_;
@@ -178,46 +201,139 @@ class StripsOfA {
   int64_t k0_ = 0, k_ = 0;
 };
 
-void run_task(const Gemm& g, const Task& t, const MicroKernels& kernels) {
-  const Product& p = t.p;
-  if (p.k == 0) return no_products(g, t);
-  thread_local Scratch scratch;
-  const bool nt = g.layout == Layout::nt;
-  StripsOfA strips(g, p, t, kernels);
-  Strip s;
-  s.n = t.n1 - t.n0;
-  s.ldc = g.ldc;
-  const int64_t most = kernels.width == 16 ? kInPlaceRows : kernels.rows;
-  const bool in_place = !p.packed_b && !nt && t.m1 - t.m0 <= most && s.n % 16 == 0;
-  for (int64_t k0 = 0; k0 < p.k; k0 += kDepth) {
-    s.k = std::min(kDepth, p.k - k0);
+// How a thread's chunks find B: in place, where it is packed or few rows use it, or packed by the thread into one of two
+// buffers, the next one's while the multiply-adds of the present one run.
+class ChunksOfB {
+ public:
+  ChunksOfB(const Gemm& g, const MicroKernels& kernels) : g_(g), kernels_(kernels) {}
+
+  void set(Strip& s, const Chunk& c, int buffer) const {
+    const Task& t = *c.task;
     s.b_k = kPanel;
-    if (p.packed_b) {
-      s.b_panel = s.k * kPanel;
-      s.b = p.packed_b + packed_size(g.n, k0) + t.n0 / kPanel * s.b_panel;
-    } else if (in_place) {
-      s.b_k = g.ldb;
+    if (t.p.packed_b) {
+      s.b_panel = c.k * kPanel;
+      s.b = packed(c);
+    } else if (in_place(t)) {
+      s.b_k = g_.ldb;
       s.b_panel = kPanel;
-      s.b = p.b + k0 * g.ldb + t.n0;
+      s.b = source(c);
     } else {
-      s.b_panel = s.k * kPanel + 16;  // 16: panels should not meet in the same cache sets
-      float* panels = scratch.get(ceil_div(s.n, kPanel) * (kDepth * kPanel + 16));
-      s.b = panels;
-      if (nt)
-        kernels.pack_columns(p.b + t.n0 * g.ldb + k0, g.ldb, s.n, s.k, panels, s.b_panel);
-      else
-        kernels.pack_rows(p.b + k0 * g.ldb + t.n0, g.ldb, s.n, s.k, panels, s.b_panel);
-    }
-    s.add = g.accumulate || k0 > 0;
-    s.bias = g.bias && k0 + s.k == p.k ? g.bias + t.n0 : nullptr;
-    strips.start(k0, s.k);
-    for (int64_t i = 0; i < strips.count(); ++i) {
-      strips.set(s, i);
-      s.c = p.c + (t.m0 + strips.begin(i)) * g.ldc + t.n0;
-      kernels.strip(s);
+      s.b_panel = panel(c);
+      s.b = memory(buffer);
     }
   }
-}
+  // What may be done of the chunk ahead of it; without `to`, it remains to be packed.
+  Copy copy_of(const Chunk& c, int buffer) const {
+    Copy copy;
+    if (!c.task || in_place(*c.task)) return copy;
+    const Task& t = *c.task;
+    const int64_t panels = ceil_div(t.n1 - t.n0, kPanel);
+    if (t.p.packed_b) {
+      copy.from = packed(c);
+      copy.size = copy.from_line = panels * kPanel * c.k;
+      copy.width = 64;
+      copy.end = copy.size / copy.width;
+    } else if (g_.layout != Layout::nt) {  // else it is to be transposed
+      copy.from = source(c);
+      copy.from_line = g_.ldb;
+      copy.size = t.n1 - t.n0;
+      copy.to = memory(buffer);
+      copy.to_line = copy.width = kPanel;
+      copy.to_unit = panel(c);
+      copy.end = c.k * panels;
+    }
+    return copy;
+  }
+  void pack(const Chunk& c, int buffer) const {
+    if (!c.task || c.task->p.packed_b || in_place(*c.task)) return;
+    const auto pack = g_.layout == Layout::nt ? kernels_.pack_columns : kernels_.pack_rows;
+    pack(source(c), g_.ldb, c.task->n1 - c.task->n0, c.k, memory(buffer), panel(c));
+  }
+
+ private:
+  bool in_place(const Task& t) const {
+    const int64_t most = kernels_.width == 16 ? kInPlaceRows : kernels_.rows;
+    return !t.p.packed_b && g_.layout != Layout::nt && t.m1 - t.m0 <= most && (t.n1 - t.n0) % 16 == 0;
+  }
+  const float* packed(const Chunk& c) const {
+    return c.task->p.packed_b + packed_size(g_.n, c.k0) + c.task->n0 / kPanel * c.k * kPanel;
+  }
+  const float* source(const Chunk& c) const {
+    return c.task->p.b + (g_.layout == Layout::nt ? c.task->n0 * g_.ldb + c.k0 : c.k0 * g_.ldb + c.task->n0);
+  }
+  static int64_t panel(const Chunk& c) { return c.k * kPanel + 16; }  // panels should not meet in the same cache sets
+  float* memory(int buffer) const {
+    thread_local Scratch scratch;
+    const int64_t floats = wide_columns() / kPanel * (kDepth * kPanel + 16);
+    return scratch.get(2 * floats) + buffer * floats;
+  }
+
+  const Gemm& g_;
+  const MicroKernels& kernels_;
+};
+
+// A thread's part of a product: the chunks of one task after another. A task is claimed when the last chunk of the one
+// before begins, so that its first chunk of B, too, is packed on the way.
+class Worker {
+ public:
+  Worker(const Gemm& g, const std::vector<Task>& tasks, std::atomic<size_t>& claimed, const MicroKernels& kernels)
+      : g_(g), tasks_(tasks), claimed_(claimed), kernels_(kernels), b_(g, kernels) {}
+
+  void run() {
+    std::optional<StripsOfA> a;
+    int buffer = 0;
+    Chunk c = after({});
+    b_.pack(c, buffer);
+    while (c.task) {
+      if (c.k0 == 0) a.emplace(g_, c.task->p, *c.task, kernels_);
+      const Chunk next = after(c);
+      const Copy copy = b_.copy_of(next, buffer ^ 1);
+      run_chunk(c, *a, buffer, copy);
+      if (!copy.to) b_.pack(next, buffer ^ 1);
+      c = next;
+      buffer ^= 1;
+    }
+  }
+
+ private:
+  Chunk after(const Chunk& c) {
+    const auto chunk = [](const Task& t, int64_t k0) { return Chunk{&t, k0, std::min(kDepth, t.p.k - k0)}; };
+    if (c.task && c.k0 + c.k < c.task->p.k) return chunk(*c.task, c.k0 + c.k);
+    for (;;) {
+      const size_t i = claimed_.fetch_add(1, std::memory_order_relaxed);
+      if (i >= tasks_.size()) return {};
+      if (tasks_[i].p.k > 0) return chunk(tasks_[i], 0);
+      no_products(g_, tasks_[i]);
+    }
+  }
+
+  void run_chunk(const Chunk& c, StripsOfA& a, int buffer, const Copy& copy_b) const {
+    const Task& t = *c.task;
+    Strip s;
+    s.n = t.n1 - t.n0;
+    s.k = c.k;
+    s.ldc = g_.ldc;
+    s.add = g_.accumulate || c.k0 > 0;
+    s.bias = g_.bias && c.k0 + c.k == t.p.k ? g_.bias + t.n0 : nullptr;
+    b_.set(s, c, buffer);
+    a.start(c.k0, c.k);
+    // The last strips do it: what comes earlier has left the L2 cache when it is needed.
+    const int64_t strips = a.count(), sharing = std::min(strips, kSharing);
+    for (int64_t i = 0; i < strips; ++i) {
+      a.set(s, i);
+      const int64_t share = i - (strips - sharing);
+      s.copies[1] = share >= 0 ? share_of(copy_b, share, sharing) : Copy{};
+      s.c = t.p.c + (t.m0 + a.begin(i)) * g_.ldc + t.n0;
+      kernels_.strip(s);
+    }
+  }
+
+  const Gemm& g_;
+  const std::vector<Task>& tasks_;
+  std::atomic<size_t>& claimed_;
+  const MicroKernels& kernels_;
+  const ChunksOfB b_;
+};
 
 // Cuts a product into tasks of about `target` multiply-adds. Columns first: a task packs its own part of B, so rows are
 // only divided as long as many of them share the packing.
@@ -260,11 +376,12 @@ void gemm(const Gemm& g, ThreadPool& pool, Isa isa) noexcept {
   thread_local std::vector<Task> tasks;
   tasks.clear();
   for (int64_t i = 0; i < g.batch; ++i) add_tasks(g, product(g, i), target, kernels, tasks);
+  std::atomic<size_t> claimed{0};
+  const auto work = [&g, &kernels, &claimed, list = &tasks](int64_t, int) { Worker(g, *list, claimed, kernels).run(); };
   if (alone) {
-    for (const Task& t : tasks) run_task(g, t, kernels);
+    work(0, 0);
   } else {
-    pool.run(static_cast<int64_t>(tasks.size()),
-             [&g, &kernels, list = tasks.data()](int64_t i, int) { run_task(g, list[i], kernels); });
+    pool.run(std::min<int64_t>(pool.size(), static_cast<int64_t>(tasks.size())), work);
   }
 }
 

@@ -22,7 +22,7 @@ using V = hn::Vec<D>;
 constexpr int kWidth = static_cast<int>(hn::MaxLanes(D()));
 constexpr int kPanelVecs = kPanel / kWidth;
 // Between so many k a tile of this height does a bit of what is not arithmetic: it reads rows of C, all of them within
-// the first block, and copies a unit or two of A. In bursts, the same requests keep B waiting.
+// the first block, and copies a unit or two of A or B. In bursts, the same requests keep B waiting.
 constexpr int64_t step_of(int rows) { return rows < 4 ? kDotBlock : rows < 8 ? 16 : 8; }
 constexpr int rows_of_c(int rows) { return static_cast<int>((rows * step_of(rows) + kDotBlock - 1) / kDotBlock); }
 
@@ -37,38 +37,52 @@ constexpr int kRows = 6, kVecs = 2, kFewRows = 3, kFewVecs = 4;
 constexpr int kRows = 6, kVecs = 4, kFewRows = 3, kFewVecs = 8;
 #endif
 
-// Copies units of A one by one from within the loop over k, where the work disappears between multiply-adds; a copy on
+// Does copies unit by unit from within the loop over k, where the work disappears between multiply-adds; a copy of A on
 // its own costs 5 % of the time. Memory answers in 150 ns or more: a unit is asked for at least kAhead units before it
-// is read, which for the first lines of a copy has been done by the copy of the lines before them.
+// is read, which for the first lines of a copy has been done by the copy of the lines before them. It is asked for past
+// L2, where it would push out B and never be read again (2048^3, nn: 3 %).
 class Copier {
  public:
-  explicit Copier(const CopyA& c) : c_(c), left_(c.end - c.begin) {
-    if (left_ == 0) return;
-    const int64_t units = (c.size + c.width - 1) / c.width;
-    const int64_t line = c.begin / units, unit = c.begin % units;
-    rest_ = c.size - unit * c.width;
-    from_ = c.from + line * c.from_line + unit * c.width;
-    from_next_line_ = c.from_line - units * c.width;
-    if (!c.to) return;
-    to_ = c.to + line * c.to_line + unit * c.to_unit;
-    to_next_line_ = c.to_line - units * c.to_unit;
-    ahead_ = (kAhead + units - 1) / units * c.from_line;
+  Copier(const Copy* copies, int count) : next_(copies), end_(copies + count) { start_next(); }
+  int64_t steps() const {
+    int64_t steps = left_;
+    for (const Copy* c = next_; c < end_; ++c) steps += c->end - c->begin;
+    return steps;
   }
-  int64_t steps() const { return left_; }
   HWY_INLINE void step() {
     if (left_ > 0) work();
   }
   void finish() {
-    while (to_ && left_ > 0) work();
+    while (left_ > 0) {
+      if (!c_.to) left_ = 1;  // nobody needs the rest to be fetched now
+      work();
+    }
   }
 
  private:
   static constexpr int64_t kAhead = 24;
 
+  void start_next() {
+    while (left_ == 0 && next_ < end_) {
+      c_ = *next_++;
+      left_ = c_.end - c_.begin;
+      if (left_ == 0) continue;
+      const int64_t units = (c_.size + c_.width - 1) / c_.width;
+      const int64_t line = c_.begin / units, unit = c_.begin % units;
+      rest_ = c_.size - unit * c_.width;
+      from_ = c_.from + line * c_.from_line + unit * c_.width;
+      from_next_line_ = c_.from_line - units * c_.width;
+      ahead_ = 0;
+      if (!c_.to) continue;
+      to_ = c_.to + line * c_.to_line + unit * c_.to_unit;
+      to_next_line_ = c_.to_line - units * c_.to_unit;
+      ahead_ = (kAhead + units - 1) / units * c_.from_line;
+    }
+  }
   HWY_INLINE void work() {
-    __builtin_prefetch(from_ + ahead_, 0, 2);
-    if (to_) {
+    if (c_.to) {
       const D d;
+      for (int64_t v = 0; v < c_.width; v += 16) __builtin_prefetch(from_ + ahead_ + v, 0, 0);
       for (int64_t v = 0; v < c_.width; v += kWidth) {
         if (v + kWidth <= rest_)
           hn::Store(hn::LoadU(d, from_ + v), d, to_ + v);  // a mask would make this load several times slower
@@ -76,22 +90,26 @@ class Copier {
           hn::Store(load_first(d, from_ + v, rest_ - v), d, to_ + v);
       }
       to_ += c_.to_unit;
+    } else {
+      for (int64_t v = 0; v < c_.width; v += 16) __builtin_prefetch(from_ + v, 0, 2);
     }
     from_ += c_.width;
-    --left_;
-    if ((rest_ -= c_.width) > 0) return;
+    rest_ -= c_.width;
+    if (--left_ == 0) return start_next();
+    if (rest_ > 0) return;
     rest_ = c_.size;
     from_ += from_next_line_;
-    if (to_) to_ += to_next_line_;
+    if (c_.to) to_ += to_next_line_;
   }
 
-  const CopyA c_;
-  int64_t left_, rest_ = 0;  // units wanted; values of the present line that are not yet copied
+  const Copy *next_, *const end_;
+  Copy c_;
+  int64_t left_ = 0, rest_ = 0;  // units wanted; values of the present line that are not yet copied
   const float* from_ = nullptr;
   float* to_ = nullptr;
   int64_t from_next_line_ = 0, to_next_line_ = 0, ahead_ = 0;
 };
-void copy_a(const CopyA& c) { Copier(c).finish(); }
+void copy(const Copy& c) { Copier(&c, 1).finish(); }
 
 // One tile: `rows` x (vecs * kWidth) of C. The accumulators must stay in registers, so every loop over them is
 // unrolled. kByRow: A[i, k] lies at a + i * a_stride + k, else at a + k * a_stride + i.
@@ -195,7 +213,7 @@ void strip(const Strip& s) {
   const bool by_row = s.a_k == 1;
   const int64_t a_stride = by_row ? s.a_row : s.a_k;
   const TileRow& tiles = kTiles[by_row][static_cast<size_t>(s.rows - 1)];
-  Copier copier(s.copy);
+  Copier copier(s.copies, 2);
   int copies = 0;  // at each step
   if (copier.steps() > 0) {
     const int64_t steps = std::max<int64_t>(1, s.n / (kVecs * kWidth) * (s.k / step_of(s.rows)));
@@ -274,7 +292,7 @@ void pack_rows(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed,
   }
 }
 
-constexpr MicroKernels kKernels{kRows, kWidth, strip, copy_a, pack_columns, pack_rows};
+constexpr MicroKernels kKernels{kRows, kWidth, strip, copy, pack_columns, pack_rows};
 
 }  // namespace ponder::kernels::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -1,5 +1,5 @@
 // The inner part of gemm, compiled once per instruction set (gemm_micro.cc): a strip of C, a few rows high, is computed
-// tile by tile in registers, and on the way the next strip's A is copied to where it can be read fast.
+// tile by tile in registers, and on the way what comes next of A and B is copied to where it can be read fast.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,10 @@ namespace ponder::kernels::cpu {
 constexpr int kPanel = 32;       // columns of a packed panel of B
 constexpr int64_t kDepth = 256;  // longest k of a strip: a multiple of kDotBlock, so that chunks end where blocks end
 
-// Lines of A, whose values lie together, to be copied in units of `width` values: unit (i, j) is
-// from[i * from_line + j * width ...] and goes to to[i * to_line + j * to_unit ...], rounded up to whole vectors.
-struct CopyA {
+// Lines of A or B, whose values lie together, to be copied in units of `width` values: unit (i, j) is
+// from[i * from_line + j * width ...] and goes to to[i * to_line + j * to_unit ...], rounded up to whole vectors with
+// zeros.
+struct Copy {
   const float* from = nullptr;
   int64_t from_line = 0, size = 0;  // size: values in a line, all of which are copied
   float* to = nullptr;              // 64-byte aligned, as to_line and to_unit keep it; null: only fetch
@@ -34,14 +35,14 @@ struct Strip {
   int64_t ldc;
   bool add;           // start = C instead of +0
   const float* bias;  // may be null
-  CopyA copy;         // done on the way, hidden behind the arithmetic
+  Copy copies[2];     // done on the way, one after the other, hidden behind the arithmetic
 };
 
 struct MicroKernels {
   int rows;   // the height of a full tile
   int width;  // of a vector, in floats
   void (*strip)(const Strip&);
-  void (*copy_a)(const CopyA&);
+  void (*copy)(const Copy&);
   // packed[p][kk][j] = b[(32 p + j) * ldb + kk], zero for columns >= n; panels `panel_stride` apart.
   void (*pack_columns)(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed, int64_t panel_stride);
   // packed[p][kk][j] = b[kk * ldb + 32 p + j], likewise.
