@@ -33,6 +33,10 @@ constexpr int64_t kInline = 384 << 10, kSmallest = 128 << 10;
 // part of B, and the product is too small to hide that (512x2048x512: 2 %, tn 512x128x8192: 10 %).
 constexpr int64_t kTasks = 4, kPackingTasks = 2, kLarge = 1 << 30;
 
+// Tasks so large are claimed one ahead of their work. Where they take as long as a thread takes to wake, that would keep
+// others waiting (decoding: 2 to 5 %).
+constexpr int64_t kAhead = 32 << 20;
+
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Memory of a thread for what it packs. In pages of 4 KiB, which the system scatters, a chunk that fills half of the L2
@@ -222,26 +226,33 @@ class ChunksOfB {
       s.b = memory(buffer);
     }
   }
-  // What may be done of the chunk ahead of it; without `to`, it remains to be packed.
+  // What is done of a chunk ahead of it: all of it, or where `to` is null, only that it is fetched.
   Copy copy_of(const Chunk& c, int buffer) const {
     Copy copy;
     if (!c.task || in_place(*c.task)) return copy;
     const Task& t = *c.task;
-    const int64_t panels = ceil_div(t.n1 - t.n0, kPanel);
+    const int64_t columns = t.n1 - t.n0, panels = ceil_div(columns, kPanel);
+    int64_t lines = 1;
     if (t.p.packed_b) {
       copy.from = packed(c);
       copy.size = copy.from_line = panels * kPanel * c.k;
       copy.width = 64;
-      copy.end = copy.size / copy.width;
-    } else if (g_.layout != Layout::nt) {  // else it is to be transposed
+    } else if (g_.layout == Layout::nt) {  // to transpose it takes more registers than a tile can spare
+      lines = columns;
       copy.from = source(c);
       copy.from_line = g_.ldb;
-      copy.size = t.n1 - t.n0;
+      copy.size = c.k;
+      copy.width = 64;
+    } else {
+      lines = c.k;
+      copy.from = source(c);
+      copy.from_line = g_.ldb;
+      copy.size = columns;
       copy.to = memory(buffer);
       copy.to_line = copy.width = kPanel;
       copy.to_unit = panel(c);
-      copy.end = c.k * panels;
     }
+    copy.end = lines * ceil_div(copy.size, copy.width);
     return copy;
   }
   void pack(const Chunk& c, int buffer) const {
@@ -272,12 +283,13 @@ class ChunksOfB {
   const MicroKernels& kernels_;
 };
 
-// A thread's part of a product: the chunks of one task after another. A task is claimed when the last chunk of the one
-// before begins, so that its first chunk of B, too, is packed on the way.
+// A thread's part of a product: the chunks of one task after another. With `ahead`, a task is claimed when the last chunk
+// of the one before begins, so that its first chunk of B, too, is packed on the way.
 class Worker {
  public:
-  Worker(const Gemm& g, const std::vector<Task>& tasks, std::atomic<size_t>& claimed, const MicroKernels& kernels)
-      : g_(g), tasks_(tasks), claimed_(claimed), kernels_(kernels), b_(g, kernels) {}
+  Worker(const Gemm& g, const std::vector<Task>& tasks, std::atomic<size_t>& claimed, bool ahead,
+         const MicroKernels& kernels)
+      : g_(g), tasks_(tasks), claimed_(claimed), ahead_(ahead), kernels_(kernels), b_(g, kernels) {}
 
   void run() {
     std::optional<StripsOfA> a;
@@ -286,9 +298,11 @@ class Worker {
     b_.pack(c, buffer);
     while (c.task) {
       if (c.k0 == 0) a.emplace(g_, c.task->p, *c.task, kernels_);
-      const Chunk next = after(c);
+      const bool later = !ahead_ && c.k0 + c.k == c.task->p.k;
+      Chunk next = later ? Chunk{} : after(c);
       const Copy copy = b_.copy_of(next, buffer ^ 1);
       run_chunk(c, *a, buffer, copy);
+      if (later) next = after(c);
       if (!copy.to) b_.pack(next, buffer ^ 1);
       c = next;
       buffer ^= 1;
@@ -331,6 +345,7 @@ class Worker {
   const Gemm& g_;
   const std::vector<Task>& tasks_;
   std::atomic<size_t>& claimed_;
+  const bool ahead_;
   const MicroKernels& kernels_;
   const ChunksOfB b_;
 };
@@ -377,7 +392,7 @@ void gemm(const Gemm& g, ThreadPool& pool, Isa isa) noexcept {
   tasks.clear();
   for (int64_t i = 0; i < g.batch; ++i) add_tasks(g, product(g, i), target, kernels, tasks);
   std::atomic<size_t> claimed{0};
-  const auto work = [&g, &kernels, &claimed, list = &tasks](int64_t, int) { Worker(g, *list, claimed, kernels).run(); };
+  const auto work = [&, list = &tasks](int64_t, int) { Worker(g, *list, claimed, target >= kAhead, kernels).run(); };
   if (alone) {
     work(0, 0);
   } else {
