@@ -26,16 +26,16 @@ constexpr int64_t kGroupRows = 112;  // of a transposed A that are copied at onc
 // A task of at most so many rows reads B where it is, if a vector is a whole cache line: packing waits for memory,
 // while tiles hide that behind arithmetic.
 constexpr int64_t kInPlaceRows = 256;
-constexpr int64_t kSharing = 8;  // strips that share the packing of the next chunk of B
+constexpr int64_t kSharing = 8;          // strips that share the packing of the next chunk of B
+constexpr int64_t kTransposeRows = 128;  // with so few, transposing B is most of the work, and waits for nothing else
 // Fused multiply-adds: a product below kInline is not worth waking anyone, a task below kSmallest not worth claiming.
 constexpr int64_t kInline = 384 << 10, kSmallest = 128 << 10;
 // Tasks for each thread: several, so that a slower one does not keep the others waiting; fewer where each task packs its
 // part of B, and the product is too small to hide that (512x2048x512: 2 %, tn 512x128x8192: 10 %).
 constexpr int64_t kTasks = 4, kPackingTasks = 2, kLarge = 1 << 30;
-
 // Tasks so large are claimed one ahead of their work. Where they take as long as a thread takes to wake, that would keep
 // others waiting (decoding: 2 to 5 %).
-constexpr int64_t kAhead = 32 << 20;
+constexpr int64_t kClaimAhead = 32 << 20;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -176,8 +176,7 @@ class StripsOfA {
     s.a_k = tn_ ? line_ : 1;
     s.a = buffer(i / group_) + i % group_ * strip_;
     if ((i / group_ + 1) * group_ >= strips_) return;
-    copy =
-        share_of(copy_of(i / group_ + 1), i % group_, group_);  // each strip of this group does its share of the next
+    copy = share_of(copy_of(i / group_ + 1), i % group_, group_);  // each strip does its share of the next group
   }
 
  private:
@@ -233,6 +232,9 @@ class ChunksOfB {
     const Task& t = *c.task;
     const int64_t columns = t.n1 - t.n0, panels = ceil_div(columns, kPanel);
     int64_t lines = 1;
+    // Memory is busy enough with few rows, which are over before what they ask for has come (4 x 2048 x 2048: 25 %).
+    const int64_t few = t.p.packed_b ? kernels_.rows : g_.layout == Layout::nt ? kTransposeRows : 0;
+    if (t.m1 - t.m0 <= few) return copy;
     if (t.p.packed_b) {
       copy.from = packed(c);
       copy.size = copy.from_line = panels * kPanel * c.k;
@@ -303,9 +305,11 @@ class Worker {
       const Copy copy = b_.copy_of(next, buffer ^ 1);
       run_chunk(c, *a, buffer, copy);
       if (later) next = after(c);
-      if (!copy.to) b_.pack(next, buffer ^ 1);
+      if (copy.to)
+        buffer ^= 1;
+      else
+        b_.pack(next, buffer);
       c = next;
-      buffer ^= 1;
     }
   }
 
@@ -392,7 +396,9 @@ void gemm(const Gemm& g, ThreadPool& pool, Isa isa) noexcept {
   tasks.clear();
   for (int64_t i = 0; i < g.batch; ++i) add_tasks(g, product(g, i), target, kernels, tasks);
   std::atomic<size_t> claimed{0};
-  const auto work = [&, list = &tasks](int64_t, int) { Worker(g, *list, claimed, target >= kAhead, kernels).run(); };
+  const auto work = [&, list = &tasks](int64_t, int) {
+    Worker(g, *list, claimed, target >= kClaimAhead, kernels).run();
+  };
   if (alone) {
     work(0, 0);
   } else {

@@ -1,9 +1,10 @@
 // Matrix products in f32 with fixed bits (rule R1 of backend.h), for all layouts, batches and groups.
 //
-// gemm.cc cuts a product into tasks, each a rectangle of C; a task walks k in chunks of kDepth, packs its part of B
-// where that pays, and hands strips of A, in place or copied, to the micro-kernels of gemm_micro.h, which keep a tile of
-// C in registers for one block of 128 along k. Tiles, chunks and threads only ever divide m and n, or k at multiples of
-// 128, so that no choice made here can be seen in a result.
+// gemm.cc cuts a product into tasks, each a rectangle of C; a thread walks the k of its tasks in chunks of kDepth, with B
+// packed where that pays, and hands strips of A, in place or copied, to the micro-kernels of gemm_micro.h, which keep a
+// tile of C in registers for one block of 128 along k, and meanwhile copy the next strip of A and, towards the end of a
+// chunk, the next chunk's B. Tiles, chunks and threads only ever divide m and n, or k at multiples of 128, so that no
+// choice made here can be seen in a result.
 //
 // Packed B is the same for all instruction sets: for each chunk of kDepth, as a task walks them, its panels of 32 columns
 // one behind the other, each [k][32], zeros beyond column n. So what a task needs next lies together (panels that hold
