@@ -23,6 +23,9 @@ constexpr int64_t kTaskColumns = 256, kWideColumns = 512;
 // meet in the same few cache sets, fourteen rows in twelve ways; there a copy pays early.
 constexpr int64_t kCopyRows = 256, kCopyColumns = 256, kConflict = 1024, kCopyConflictRows = 64;
 constexpr int64_t kGroupRows = 112;  // of a transposed A that are copied at once: seven cache lines
+// Floats of an A that is likely in memory: where it is read in place, its next strip is fetched (65536x32x256: twice as
+// fast). In a cache it is near enough, and the instructions cost more than they hide (2048x96x288: 5 %).
+constexpr int64_t kFar = 1 << 20;
 // A task of at most so many rows reads B where it is, if a vector is a whole cache line: packing waits for memory,
 // while tiles hide that behind arithmetic.
 constexpr int64_t kInPlaceRows = 256;
@@ -143,7 +146,8 @@ class StripsOfA {
         strips_(ceil_div(rows_, kernels.rows)),
         height_(ceil_div(rows_, strips_)),
         a_(p.a + t.m0 * (tn_ ? 1 : g.lda)),
-        kernels_(kernels) {
+        kernels_(kernels),
+        far_(!tn_ && p.m * p.k > kFar) {
     if (!copies_a(g, rows_, t.n1 - t.n0, kernels)) return;
     group_ = tn_ ? kGroupRows / kernels.rows : 1;
     // An odd number of cache lines from row to row, or strip to strip, keeps them out of each other's cache sets.
@@ -164,12 +168,13 @@ class StripsOfA {
   }
   void set(Strip& s, int64_t i) const {
     s.rows = static_cast<int>(begin(i + 1) - begin(i));
-    Copy& copy = s.copies[0] = Copy{};
+    Copy& copy = s.copies[0];
+    copy.begin = copy.end = 0;
     if (!buffers_) {
       s.a_row = tn_ ? 1 : lda_;
       s.a_k = tn_ ? lda_ : 1;
       s.a = a_ + begin(i) * s.a_row + k0_ * s.a_k;
-      if (!tn_ && i + 1 < strips_) copy = copy_of(i + 1);  // only fetched: there is no buffer
+      if (far_ && i + 1 < strips_) copy = copy_of(i + 1);  // only fetched: there is no buffer
       return;
     }
     s.a_row = tn_ ? 1 : line_;
@@ -190,7 +195,7 @@ class StripsOfA {
     c.to = buffer(group);
     c.to_line = line_;
     c.to_unit = tn_ ? strip_ : 16;
-    c.width = tn_ ? height_ : 16;
+    c.width = tn_ ? height_ : buffers_ ? 16 : 64;
     c.end = (tn_ ? k_ : rows) * ceil_div(c.size, c.width);
     return c;
   }
@@ -199,6 +204,7 @@ class StripsOfA {
   const int64_t lda_, rows_, strips_, height_;
   const float* const a_;
   const MicroKernels& kernels_;
+  const bool far_;                            // fetch ahead what is read in place
   int64_t group_ = 1, line_ = 0, strip_ = 0;  // floats of a line and of a strip in a copy
   float* buffers_ = nullptr;                  // null: A is read in place
   int64_t k0_ = 0, k_ = 0;
@@ -317,12 +323,13 @@ class Worker {
   Chunk after(const Chunk& c) {
     const auto chunk = [](const Task& t, int64_t k0) { return Chunk{&t, k0, std::min(kDepth, t.p.k - k0)}; };
     if (c.task && c.k0 + c.k < c.task->p.k) return chunk(*c.task, c.k0 + c.k);
-    for (;;) {
+    while (claimed_.load(std::memory_order_relaxed) < tasks_.size()) {  // a locked increment waits for all stores
       const size_t i = claimed_.fetch_add(1, std::memory_order_relaxed);
-      if (i >= tasks_.size()) return {};
+      if (i >= tasks_.size()) break;
       if (tasks_[i].p.k > 0) return chunk(tasks_[i], 0);
       no_products(g_, tasks_[i]);
     }
+    return {};
   }
 
   void run_chunk(const Chunk& c, StripsOfA& a, int buffer, const Copy& copy_b) const {
@@ -340,7 +347,7 @@ class Worker {
     for (int64_t i = 0; i < strips; ++i) {
       a.set(s, i);
       const int64_t share = i - (strips - sharing);
-      s.copies[1] = share >= 0 ? share_of(copy_b, share, sharing) : Copy{};
+      if (share >= 0 && copy_b.end > 0) s.copies[1] = share_of(copy_b, share, sharing);
       s.c = t.p.c + (t.m0 + a.begin(i)) * g_.ldc + t.n0;
       kernels_.strip(s);
     }

@@ -63,10 +63,10 @@ class Copier {
   static constexpr int64_t kAhead = 24;
 
   void start_next() {
-    while (left_ == 0 && next_ < end_) {
-      c_ = *next_++;
-      left_ = c_.end - c_.begin;
+    for (; left_ == 0 && next_ < end_; ++next_) {
+      left_ = next_->end - next_->begin;
       if (left_ == 0) continue;
+      c_ = *next_;
       const int64_t units = (c_.size + c_.width - 1) / c_.width;
       const int64_t line = c_.begin / units, unit = c_.begin % units;
       rest_ = c_.size - unit * c_.width;

@@ -15,10 +15,10 @@ constexpr int64_t kDepth = 256;  // longest k of a strip: a multiple of kDotBloc
 // from[i * from_line + j * width ...] and goes to to[i * to_line + j * to_unit ...], rounded up to whole vectors with
 // zeros.
 struct Copy {
-  const float* from = nullptr;
-  int64_t from_line = 0, size = 0;  // size: values in a line, all of which are copied
-  float* to = nullptr;              // 64-byte aligned, as to_line and to_unit keep it; null: only fetch
-  int64_t to_line = 0, to_unit = 0, width = 0;
+  const float* from;
+  int64_t from_line, size;  // size: values in a line, all of which are copied
+  float* to = nullptr;      // 64-byte aligned, as to_line and to_unit keep it; null: only fetch
+  int64_t to_line, to_unit, width;
   int64_t begin = 0, end = 0;  // the units wanted, counted line by line
 };
 
