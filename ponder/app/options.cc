@@ -436,6 +436,22 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
   return out;
 }
 
+std::string shell_line(const std::vector<std::string>& words) {
+  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,%@";
+  std::string line;
+  for (const std::string& word : words) {
+    if (!line.empty()) line += ' ';
+    if (!word.empty() && word.find_first_not_of(kPlain) == word.npos) {
+      line += word;
+      continue;
+    }
+    line += '\'';
+    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    line += '\'';
+  }
+  return line;
+}
+
 void check_subject(const Arguments& args, const std::string& subject, bool recipe,
                    std::initializer_list<const char*> of_models, std::initializer_list<const char*> of_recipes) {
   for (const char* option : recipe ? of_models : of_recipes)

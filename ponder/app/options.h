@@ -61,6 +61,8 @@ class Arguments {
 // Reads a command line (argv without the program's name). Throws Error (usage), with the nearest known name where a
 // command or option is unknown. `--help` and `--version` come back as options of an Arguments whose command may be null.
 Arguments parse_arguments(const std::vector<std::string>& words);
+// The line that a shell reads as these words.
+std::string shell_line(const std::vector<std::string>& words);
 
 // For a command whose subject is a recipe or a model: throws Error (usage) where an option of the other kind is given.
 void check_subject(const Arguments& args, const std::string& subject, bool recipe,

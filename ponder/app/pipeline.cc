@@ -14,22 +14,6 @@
 namespace ponder::app {
 namespace {
 
-// What a shell reads as this word.
-std::string quoted(const std::string& word) {
-  if (!word.empty() &&
-      word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,%@") == word.npos)
-    return word;
-  std::string out = "'";
-  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
-std::string joined(const std::vector<std::string>& words) {
-  std::string out;
-  for (const std::string& word : words) out += (out.empty() ? "" : " ") + quoted(word);
-  return out;
-}
-
 // The run to go on with, as `resume` asks: nullopt to begin a new one.
 std::optional<RunDir> find_run(Plan& plan, bool allow_change) {
   const RunSection& r = plan.stage[0].run;
@@ -96,7 +80,7 @@ void conclude(const Run& run, const Arguments& args) {
   const std::string report = write_report(run.dir);
   log_info("report: {}", report);
   if (run.task)
-    log_info("talk to it:  {} chat {}   and type  {}", quoted(args.command_line[0]), quoted(run.dir.path()),
+    log_info("talk to it:  {}   and type  {}", shell_line({args.command_line[0], "chat", run.dir.path()}),
              run.task->problem(tasks::Split::held_out, 0).text);
 }
 
@@ -121,7 +105,7 @@ int run_recipe(const Arguments& args, const std::string& type) {
           .plan = plan,
           .dir = found ? std::move(*found) : create_run(plan, args, machine),
           .log = nullptr,
-          .command_line = joined(args.command_line),
+          .command_line = shell_line(args.command_line),
           .peak_flops = measure_fma_peak(machine.pool),
           .task = nullptr,
           .model = nullptr,

@@ -44,24 +44,6 @@ std::string when(double unix_seconds) {
   return fmt::format("{}-{}-{} {}:{}", s.substr(0, 4), s.substr(4, 2), s.substr(6, 2), s.substr(9, 2), s.substr(11, 2));
 }
 
-// A word as a shell reads it.
-std::string quoted(const std::string& word) {
-  const auto plain = [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) ||
-           std::string_view("_-+=./:,%@").find(c) != std::string_view::npos;
-  };
-  if (!word.empty() && std::all_of(word.begin(), word.end(), plain)) return word;
-  std::string out = "'";
-  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
-std::string command_of(const RunDir& run) {
-  std::string out;
-  for (const std::string& word : run.info().command) out += (out.empty() ? "" : " ") + quoted(word);
-  return out;
-}
-
 // "eval/countdown/accuracy": the one number of an evaluation, whatever the task is called.
 bool is_accuracy(std::string_view tag) {
   return tag.starts_with("eval/") && tag.ends_with("/accuracy") && std::count(tag.begin(), tag.end(), '/') == 2;
@@ -220,7 +202,7 @@ void show_text(const RunDir& run, const Facts& facts) {
   head.row({"started", fmt::format("{} UTC; {} of work", when(info.created), format_duration(facts.seconds))});
   head.row({"program", fmt::format("{} on {}, seed {}", info.version, info.cpu, info.seed)});
   if (!info.parent.empty()) head.row({"begins with", info.parent});
-  head.row({"command", command_of(run)});
+  head.row({"command", shell_line(run.info().command)});
   fmt::print("{}", head.text(2));
 
   Table stages({"stage", "type", ">steps", ">time", ">tokens", ">FLOP", ">peak memory"});
@@ -251,7 +233,7 @@ void show_text(const RunDir& run, const Facts& facts) {
   Table artifacts({"", ""});
   for (const Artifact& a : artifacts_of(run)) artifacts.row({a.name, a.what});
   if (!artifacts.empty()) fmt::print("\nmade\n{}", artifacts.text(2));
-  if (facts.status == "interrupted") fmt::print("\nthis goes on with it\n  {}\n", command_of(run));
+  if (facts.status == "interrupted") fmt::print("\nthis goes on with it\n  {}\n", shell_line(run.info().command));
 }
 
 void show_json(const RunDir& run, const Facts& facts) {

@@ -300,18 +300,22 @@ void FileWriter::finish() {
 
 std::string name_aside(const std::string& path) { return fmt::format("{}.tmp{}", path, ::getpid()); }
 
-void write_file_atomic(const std::string& path, std::string_view bytes) {
+void write_file_atomic(const std::string& path, const std::function<void(FileWriter&)>& write) {
   const std::string aside = name_aside(path);
   try {
     FileWriter writer(aside, path);
-    writer.write(bytes);
+    write(writer);
     writer.finish();
     rename_path(aside, path);
   } catch (...) {
-    ::unlink(aside.c_str());
+    ::unlink(aside.c_str());  // as far as that goes: the first error is the one to report
     throw;
   }
   sync_folder(parent_folder(path));
+}
+
+void write_file_atomic(const std::string& path, std::string_view bytes) {
+  write_file_atomic(path, [&](FileWriter& file) { file.write(bytes); });
 }
 
 AppendFile::AppendFile(const std::string& path, Format format) : path_(path) {

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -93,7 +94,9 @@ class FileWriter {
   uint64_t written_ = 0;
 };
 
-// Writes aside, syncs, renames, syncs the folder: after a crash the path holds the old bytes or the new ones.
+// Writes aside, syncs, renames, syncs the folder: after a crash the path holds the old bytes or the new ones, and after
+// an error (what `write` throws is one) nothing is left aside.
+void write_file_atomic(const std::string& path, const std::function<void(FileWriter&)>& write);
 void write_file_atomic(const std::string& path, std::string_view bytes);
 std::string name_aside(const std::string& path);  // where that writes, in the same folder
 

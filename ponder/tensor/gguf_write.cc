@@ -6,7 +6,6 @@
 #include "ponder/base/file.h"
 #include "ponder/tensor/gguf.h"
 #include "ponder/tensor/gguf_format.h"
-#include "ponder/tensor/tensor_io.h"
 
 namespace ponder {
 
@@ -131,7 +130,7 @@ void write_gguf(const std::string& path, const GgufWrite& content,
   }
   header.bytes.resize(gguf::aligned(header.bytes.size(), alignment));
 
-  write_whole_file(path, [&](FileWriter& file) {
+  write_file_atomic(path, [&](FileWriter& file) {
     file.write(header.bytes);
     std::vector<std::byte> data;
     for (size_t i = 0; i < content.tensors.size(); ++i) {

@@ -5,7 +5,6 @@
 
 #include "ponder/base/file.h"
 #include "ponder/tensor/tensor_file.h"
-#include "ponder/tensor/tensor_io.h"
 
 namespace ponder {
 
@@ -48,7 +47,7 @@ void write_one(const std::string& path, std::span<const TensorSpec> tensors, std
   if (header.size() > kMaxHeaderBytes)
     throw_error(Exit::data, "{}: a header of {} bytes is above the limit of {}", path, header.size(), kMaxHeaderBytes);
 
-  write_whole_file(path, [&](FileWriter& file) {
+  write_file_atomic(path, [&](FileWriter& file) {
     const uint64_t length = header.size();
     file.write(&length, sizeof length);
     file.write(header);
