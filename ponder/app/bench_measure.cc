@@ -109,7 +109,7 @@ void ModelBench::run(Measurement& m) {
     m.bytes += needs_.read(engine_.stats().rows - rows) + page_bytes();
   }
   m.seconds.push_back(seconds_now() - start);
-  const engine::EngineStats& after = engine_.stats();
+  const engine::EngineStats after = engine_.stats();
   m.flops = after.flops - before.flops;
   m.tokens = prompt ? m.depth : after.sampled - before.sampled;
   m.drafted = after.drafted - before.drafted;

@@ -10,6 +10,8 @@
 
 namespace ponder::engine {
 
+inline int64_t pages_for(int64_t positions) { return (positions + kernels::kPageSize - 1) / kernels::kPageSize; }
+
 class KvCache {
  public:
   explicit KvCache(int64_t pages);
