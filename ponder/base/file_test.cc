@@ -165,8 +165,7 @@ TEST(File, LockIsExclusiveAndEndsWithItsHolder) {
   EXPECT_TRUE(FileLock::try_lock(folder.file("lock")));
 }
 
-// --- Faults at every call
-// ---------------------------------------------------------------------------------------------
+// --- Faults at every call --------------------------------------------------------------------------------------------
 
 // Runs `work` with a fault at call 1, 2, .. until one run has fewer calls; after each, `check(code)`.
 void with_every_fault(FileFault::Kind kind, bool sticky, const std::function<void()>& prepare,

@@ -103,8 +103,7 @@ TEST(Metrics, ReaderSkipsWhatIsTornAndKeepsTheLater) {
   EXPECT_EQ(log.events[0].step, 1);
 }
 
-// --- TensorBoard
-// ------------------------------------------------------------------------------------------------------
+// --- TensorBoard -----------------------------------------------------------------------------------------------------
 
 struct Wire {
   std::string_view bytes;
@@ -206,8 +205,7 @@ TEST(TfEvents, DecodesByteByByte) {
             "brain.Event:2");
 }
 
-// --- The ledger and the run log
-// ---------------------------------------------------------------------------------------
+// --- The ledger and the run log --------------------------------------------------------------------------------------
 
 // Everything the ledger says about a run, as text.
 std::string everything(Ledger& ledger, const std::string& run) {

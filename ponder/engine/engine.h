@@ -33,6 +33,8 @@ struct EngineStats {
 class Engine {
  public:
   Engine(const model::Model& model, const kernels::Backend& backend, const EngineConfig& config);
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
 
   // Throws Error (data) if the request can never fit.
   int64_t add(const Request& request);

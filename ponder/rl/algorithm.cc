@@ -10,8 +10,7 @@ namespace {
 
 constexpr double kNull = std::numeric_limits<double>::quiet_NaN();
 
-// ---- parts of both
-// ---------------------------------------------------------------------------------------------------
+// --- parts of both ---------------------------------------------------------------------------------------------------
 
 struct Moments {
   int64_t n = 0;
@@ -64,8 +63,7 @@ Kl kl_estimate(double logp, double ref_logp, KlEstimator estimator) {
   return {};
 }
 
-// ---- advantages
-// ------------------------------------------------------------------------------------------------------
+// --- advantages ------------------------------------------------------------------------------------------------------
 
 // r_i = sum_f w_f r_if over the functions that apply; null if none does.
 double weighted_sum(std::span<const double> row, std::span<const double> weights) {
@@ -182,8 +180,7 @@ Advantages advantages(std::span<const double> rewards, const AnswerBatch<Real>& 
   return a;
 }
 
-// ---- the policy loss
-// -------------------------------------------------------------------------------------------------
+// --- the policy loss -------------------------------------------------------------------------------------------------
 
 namespace {
 

@@ -45,8 +45,7 @@ struct AnswerBatch {
   int64_t tokens() const { return offsets.back(); }
 };
 
-// ---- advantages
-// ------------------------------------------------------------------------------------------------------
+// --- advantages ------------------------------------------------------------------------------------------------------
 
 struct AdvantageOptions {
   Estimator estimator = Estimator::grpo;
@@ -72,8 +71,7 @@ struct Advantages {
 template <class Real>
 Advantages advantages(std::span<const double> rewards, const AnswerBatch<Real>& batch, const AdvantageOptions& options);
 
-// ---- the policy loss
-// -------------------------------------------------------------------------------------------------
+// --- the policy loss -------------------------------------------------------------------------------------------------
 
 struct LossOptions {
   LossType loss_type = LossType::dapo;

@@ -78,8 +78,7 @@ struct RewardLimits {
 std::vector<double> reward_values(const RewardConfig& config, std::span<const RewardInput> group,
                                   const RewardLimits& limits);
 
-// ---- the functions, for whoever has the numbers at hand
-// ---------------------------------------------------------------
+// --- the functions, for whoever has the numbers at hand --------------------------------------------------------------
 
 double format_reward(std::string_view text);          // 1 or 0
 double format_r1_zero_reward(std::string_view text);  // 1 or 0
