@@ -12,30 +12,6 @@ constexpr double kNull = std::numeric_limits<double>::quiet_NaN();
 
 // --- parts of both ---------------------------------------------------------------------------------------------------
 
-struct Moments {
-  int64_t n = 0;
-  double mean = 0, std = 0;  // std: 0 for equal values, NaN where it is undefined (sample: n < 2)
-};
-
-// Mean and standard deviation of what is not null. Equal values have std 0 exactly, not noise to be divided by eps.
-Moments moments(std::span<const double> x, Spread spread) {
-  Moments m;
-  double sum = 0, low = std::numeric_limits<double>::infinity(), high = -low;
-  for (double v : x) {
-    if (std::isnan(v)) continue;
-    ++m.n;
-    sum += v;
-    low = std::min(low, v);
-    high = std::max(high, v);
-  }
-  const int64_t divisor = spread == Spread::sample ? m.n - 1 : m.n;
-  m.mean = low == high ? low : sum / static_cast<double>(std::max<int64_t>(m.n, 1));
-  double squares = 0;
-  for (double v : x) squares += std::isnan(v) ? 0 : (v - m.mean) * (v - m.mean);
-  m.std = divisor > 0 ? std::sqrt(squares / static_cast<double>(divisor)) : kNull;
-  return m;
-}
-
 // DeepSeekMath (Shao et al. 2024), section 4.1.2: (r - mean) / std, with eps. Null or without spread: 0.
 double standardized(double r, const Moments& m, double eps) {
   return std::isnan(r) || !(m.std > 0) ? 0 : (r - m.mean) / (m.std + eps);
@@ -64,18 +40,6 @@ Kl kl_estimate(double logp, double ref_logp, KlEstimator estimator) {
 }
 
 // --- advantages ------------------------------------------------------------------------------------------------------
-
-// r_i = sum_f w_f r_if over the functions that apply; null if none does.
-double weighted_sum(std::span<const double> row, std::span<const double> weights) {
-  double sum = 0;
-  bool any = false;
-  for (size_t f = 0; f < row.size(); ++f) {
-    if (std::isnan(row[f])) continue;
-    sum += (weights.empty() ? 1 : weights[f]) * row[f];
-    any = true;
-  }
-  return any ? sum : kNull;
-}
 
 // GDPO (Liu et al. 2026): each reward standardized in its group, then weighted and summed.
 std::vector<double> normalize_each(std::span<const double> rewards, int64_t functions, const AdvantageOptions& o) {
@@ -122,6 +86,35 @@ void subtract_kl(std::vector<double>& reward, const AnswerBatch<Real>& b, const 
 }
 
 }  // namespace
+
+Moments moments(std::span<const double> x, Spread spread) {
+  Moments m;
+  double sum = 0, low = std::numeric_limits<double>::infinity(), high = -low;
+  for (double v : x) {
+    if (std::isnan(v)) continue;
+    ++m.n;
+    sum += v;
+    low = std::min(low, v);
+    high = std::max(high, v);
+  }
+  const int64_t divisor = spread == Spread::sample ? m.n - 1 : m.n;
+  m.mean = low == high ? low : sum / static_cast<double>(std::max<int64_t>(m.n, 1));
+  double squares = 0;
+  for (double v : x) squares += std::isnan(v) ? 0 : (v - m.mean) * (v - m.mean);
+  m.std = divisor > 0 ? std::sqrt(squares / static_cast<double>(divisor)) : kNull;
+  return m;
+}
+
+double weighted_sum(std::span<const double> row, std::span<const double> weights) {
+  double sum = 0;
+  bool any = false;
+  for (size_t f = 0; f < row.size(); ++f) {
+    if (std::isnan(row[f])) continue;
+    sum += (weights.empty() ? 1 : weights[f]) * row[f];
+    any = true;
+  }
+  return any ? sum : kNull;
+}
 
 template <class Real>
 Advantages advantages(std::span<const double> rewards, const AnswerBatch<Real>& batch, const AdvantageOptions& o) {
@@ -225,10 +218,12 @@ Surrogate clipped_surrogate(double rho, double advantage, const LossOptions& o) 
   const double bottom = 1 - o.epsilon, top = 1 + o.epsilon_high;
   const double capped = o.delta ? std::min(rho, *o.delta) : rho, clipped = std::clamp(rho, bottom, top);
   const double chosen = capped * advantage < clipped * advantage ? capped : clipped;
+  const bool below = capped<bottom, above = capped> top;
   return {.value = chosen * advantage,
           .d_log_ratio = chosen == rho ? rho * advantage : 0,
           .d_logp = 0,
-          .low = capped < bottom && advantage<0, .high = capped> top && advantage > 0};
+          .low = below && advantage < 0,
+          .high = above && advantage > 0};
 }
 
 // CISPO (MiniMax-M1, Chen et al. 2025, (4)): J = stopgrad(min(rho, epsilon_high)) A l: every token keeps a gradient.

@@ -47,6 +47,16 @@ struct AnswerBatch {
 
 // --- advantages ------------------------------------------------------------------------------------------------------
 
+// Of what is not null. Equal values have std 0 exactly, not noise to be divided by eps.
+struct Moments {
+  int64_t n = 0;
+  double mean = 0, std = 0;  // std: NaN where it is undefined (sample: n < 2)
+};
+Moments moments(std::span<const double> x, Spread spread);
+
+// r_i = sum_f w_f r_if over the functions that apply; null if none does. Empty weights: 1 each.
+double weighted_sum(std::span<const double> row, std::span<const double> weights);
+
 struct AdvantageOptions {
   Estimator estimator = Estimator::grpo;
   int64_t num_generations = 8;         // G: groups are that many consecutive answers

@@ -16,21 +16,6 @@ double seconds_since(std::chrono::steady_clock::time_point t) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count();
 }
 
-struct MeanStd {
-  double mean = 0, std = 0;
-};
-MeanStd mean_std(std::span<const double> x) {
-  MeanStd m;
-  double n = 0;
-  for (double v : x)
-    if (!std::isnan(v)) m.mean += v, ++n;
-  if (n > 0) m.mean /= n;
-  for (double v : x)
-    if (!std::isnan(v)) m.std += (v - m.mean) * (v - m.mean);
-  m.std = n > 1 ? std::sqrt(m.std / (n - 1)) : 0;
-  return m;
-}
-
 // ref <- alpha theta + (1 - alpha) ref                                         TRL; alpha = 1 replaces (R1)
 void refresh_reference(model::Model& reference, const model::Model& policy, double alpha) {
   auto from = policy.params().list().begin();
@@ -136,20 +121,13 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
         for (float e : a.entropy) entropy += e;
       }
       const std::vector<double> rewards = grade(g, (generation << 20 | static_cast<uint64_t>(groups)) << 12);
-      double low = 0, high = 0;
-      bool first = true;
-      for (size_t j = 0; j < g.answers.size(); ++j) {
-        double sum = 0;
-        for (size_t f = 0; f < functions; ++f) {
-          const double r = rewards[j * functions + f];
-          if (!std::isnan(r)) sum += r * (c.reward_weights.empty() ? 1 : c.reward_weights[f]);
-        }
-        low = first ? sum : std::min(low, sum), high = first ? sum : std::max(high, sum), first = false;
-        sampled_rewards.push_back(sum);
-      }
+      const size_t answers = g.answers.size();
+      for (size_t j = 0; j < answers; ++j)
+        sampled_rewards.push_back(weighted_sum(std::span(rewards).subspan(j * functions, functions), c.reward_weights));
+      const bool teaches = moments(std::span(sampled_rewards).last(answers), Spread::population).std > 0;
       ++groups;
-      informative += low < high;
-      if (c.dynamic_sampling && low == high) continue;
+      informative += teaches;
+      if (c.dynamic_sampling && !teaches) continue;
       if (rollout_.groups.size() == wanted) continue;
       rewards_.insert(rewards_.end(), rewards.begin(), rewards.end());
       rollout_.groups.push_back(std::move(g));
@@ -185,9 +163,9 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
   options.reward_weights.resize(functions, 1.0);
   advantages_ = advantages(rewards_, batch, options).advantage;
 
-  const MeanStd reward = mean_std(sampled_rewards);
+  const Moments reward = moments(sampled_rewards, Spread::sample);
   rollout_metrics_ = {{"reward", reward.mean},
-                      {"reward_std", reward.std},
+                      {"reward_std", reward.n > 1 ? reward.std : 0},
                       {"frac_reward_zero_std", groups > 0 ? 1 - informative / groups : 0},
                       {"rollout/share_informative_groups", groups > 0 ? informative / groups : 0},
                       {"rollout/batches", static_cast<double>(batches)},
