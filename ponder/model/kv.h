@@ -32,7 +32,7 @@ class KvPool {
   int64_t pages() const { return pages_; }
   float* layer(int layer) const { return memory_.f32() + (layer % layers_) * pages_ * layout_.page_floats(); }
   size_t bytes() const { return memory_.bytes(); }
-  // Copies the first `positions` positions of a page to another, in all layers.
+  // Copies a page to another, in all layers.
   void copy_page(int32_t from, int32_t to) const;
 
  private:
