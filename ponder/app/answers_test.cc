@@ -220,6 +220,14 @@ TEST_F(AnsweringTest, ContextFullAndCancelled) {
   EXPECT_EQ(answering.take(id)[0].detail, StopDetail::cancelled);
 }
 
+// generation_config.json may name an end token that the model does not have.
+TEST_F(AnsweringTest, StopTokensBeyondTheVocabulary) {
+  AnswerRequest r = request("3 7");
+  r.stop_tokens = {2'000'000'000, -1};
+  r.sampling.min_tokens = 5;
+  EXPECT_EQ(run(r)[0].ids.size(), 40u);
+}
+
 TEST_F(AnsweringTest, OneAnswerStopsTheOthersGoOn) {
   AnswerRequest r = request("3 7");
   r.seeds = {1, 2, 3, 4};

@@ -60,6 +60,14 @@ std::string utc_stamp(double unix_seconds) {
 
 // --- metrics.jsonl ---------------------------------------------------------------------------------------------------
 
+namespace {
+// Keys of a line that are no metrics.
+bool is_reserved(std::string_view key) {
+  static constexpr std::string_view kKeys[] = {"step", "attempt", "time", "wall_s", "tokens", "nonfinite", "event"};
+  return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys);
+}
+}  // namespace
+
 std::string metrics_line(const MetricsRow& row) {
   std::string line;
   JsonWriter json(line);
@@ -67,11 +75,9 @@ std::string metrics_line(const MetricsRow& row) {
   json.key("time").raw(fmt::format("{:.3f}", row.time)).key("wall_s").raw(fmt::format("{:.3f}", row.wall_s));
   json.member("tokens", row.tokens);
   bool nonfinite = false;
-  static constexpr std::string_view kReserved[] = {"step", "attempt", "time", "wall_s", "tokens", "nonfinite", "event"};
   for (const auto& [tag, value] : row.values) {
     // A key that stands twice would cost the reader the whole line.
-    PONDER_CHECK(std::find(std::begin(kReserved), std::end(kReserved), tag) == std::end(kReserved),
-                 "\"{}\" is no metric's name", tag);
+    PONDER_CHECK(!is_reserved(tag), "\"{}\" is no metric's name", tag);
     PONDER_CHECK(
         std::count_if(row.values.begin(), row.values.end(), [t = &tag](const Metric& m) { return m.first == *t; }) == 1,
         "the metric \"{}\" is given twice", tag);
@@ -130,7 +136,7 @@ MetricsLog parse_metrics(std::string_view text) {
                    .wall_s = number_or(object, "wall_s", 0),
                    .values = {}};
     for (const auto& [tag, value] : object.items()) {
-      if (tag == "step" || tag == "attempt" || tag == "time" || tag == "wall_s" || tag == "tokens") continue;
+      if (is_reserved(tag)) continue;
       if (value.is_number())
         row.values.emplace_back(tag, value.get<double>());
       else if (value.is_null())

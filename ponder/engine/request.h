@@ -21,8 +21,11 @@ struct EngineConfig {
   bool draft = false;  // propose a second token by the model's first MTP module
 };
 
+// Logits divided by less than this would run out of floats, and the draw is greedy anyway (as in vLLM).
+inline constexpr float kGreedy = 1e-5f;
+
 struct Sampling {
-  float temperature = 1.f;  // 0: greedy
+  float temperature = 1.f;  // below kGreedy: 0, greedy
   float top_p = 1.f, min_p = 0.f;
   int32_t top_k = 0;  // 0: off
 

@@ -80,7 +80,8 @@ void Sampler::adjust(const Decision& q, float* logits) {
   for (const auto& [token, bias] : p.logit_bias)
     if (token >= 0 && token < model_.config().vocab_size) logits[token] += bias;
   if (length - s.prompt < p.min_tokens)
-    for (const int32_t token : s.stop_tokens) logits[token] = -INFINITY;
+    for (const int32_t token : s.stop_tokens)
+      if (token >= 0 && token < model_.config().vocab_size) logits[token] = -INFINITY;
 }
 
 }  // namespace ponder::engine

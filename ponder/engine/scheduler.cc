@@ -25,6 +25,7 @@ void Scheduler::add(const Request& request, int64_t id) {
     s->answer = static_cast<int32_t>(i);
     s->seed = request.seeds[i];
     s->sampling = request.sampling;
+    if (s->sampling.temperature < kGreedy) s->sampling.temperature = 0;
     s->prompt = prompt - request.answered;
     s->max_length = prompt + request.max_new_tokens;
     s->stop_tokens = request.stop_tokens;

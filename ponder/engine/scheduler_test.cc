@@ -75,6 +75,19 @@ TEST_F(SchedulerTest, TheOldestGetRowsFirstAndLongPromptsComeInPieces) {
   EXPECT_EQ(pages(), 0);
 }
 
+TEST_F(SchedulerTest, TemperaturesTooSmallToDivideByAreGreedy) {
+  start({.pages = 10});
+  for (const float t : {1e-39f, 1e-6f, 0.5f}) {
+    Request r = request(5);
+    r.sampling.temperature = t;
+    scheduler_->add(r, 0);
+  }
+  scheduler_->begin_step(1, events_);
+  std::vector<float> used;
+  for (const Work& w : scheduler_->plan(rows_)) used.push_back(w.sequence->sampling.temperature);
+  EXPECT_EQ(used, (std::vector<float>{0, 0, 0.5f}));
+}
+
 TEST_F(SchedulerTest, NoMoreThanMaxSequencesAtOnce) {
   start({.pages = 10, .max_sequences = 2, .max_step_rows = 100});
   for (int i = 0; i < 3; ++i) scheduler_->add(request(5, 1, 2), i);

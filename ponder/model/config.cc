@@ -57,7 +57,7 @@ void validate(const ModelConfig& c) {
          "hidden_size must be a multiple of num_attention_heads, or head_dim given");
     need(all_heads(c.head_width()), "num_attention_heads heads of head_dim are wider than 2^20");
     need(c.partial_rotary_factor > 0 && c.partial_rotary_factor <= 1, "partial_rotary_factor must be in (0, 1]");
-    need(int(c.head_width() * c.partial_rotary_factor) % 2 == 0, "the rotated part of a head must be even");
+    need(c.rotary_width() >= 2 && c.rotary_width() % 2 == 0, "the rotated part of a head must be even, and 2 at least");
   }
   if (c.n_routed_experts > 0) {
     need(c.n_routed_experts <= 1024, "n_routed_experts must be at most 1024");
@@ -67,7 +67,8 @@ void validate(const ModelConfig& c) {
     need(c.n_shared_experts >= 0 && int64_t{c.n_shared_experts} * c.moe_intermediate_size <= kMaxWidth,
          "n_shared_experts experts of moe_intermediate_size are wider than 2^20");
     need(c.first_k_dense_replace >= 0, "first_k_dense_replace must not be negative");
-    need(c.n_group > 0 && c.n_routed_experts % c.n_group == 0, "n_routed_experts must be a multiple of n_group");
+    need(c.n_group > 0 && c.n_group <= 64, "n_group must be in 1 .. 64");
+    need(c.n_routed_experts % c.n_group == 0, "n_routed_experts must be a multiple of n_group");
     need(c.topk_group > 0 && c.topk_group <= c.n_group, "topk_group must be in 1 .. n_group");
     need(c.topk_group * (c.n_routed_experts / c.n_group) >= c.num_experts_per_tok,
          "the kept groups hold fewer than num_experts_per_tok experts");

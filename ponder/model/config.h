@@ -63,6 +63,8 @@ struct ModelConfig {
 
   bool mla() const { return kv_lora_rank > 0; }
   bool moe_layer(int layer) const { return n_routed_experts > 0 && layer >= first_k_dense_replace; }
+  // Rounded down, as in transformers.
+  int rotary_width() const { return static_cast<int>(head_width() * partial_rotary_factor); }
   int head_width() const { return head_dim ? head_dim : hidden_size / num_attention_heads; }
   int moe_layers() const;  // layers with experts, MTP modules included
   int kv_layers() const { return num_hidden_layers + num_nextn_predict_layers; }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "ponder/base/error.h"
+
 namespace ponder::model {
 namespace {
 
@@ -24,6 +26,25 @@ TEST(ConfigJson, RopeParametersOfTransformers5MeanTheSame) {
                        "original_max_position_embeddings": 4096, "mscale": 0.7, "mscale_all_dim": 0.7})"),
             meaning(R"("rope_theta": 2e4, "rope_scaling": {"type": "yarn", "factor": 40,
                        "original_max_position_embeddings": 4096, "mscale": 0.7, "mscale_all_dim": 0.7})"));
+}
+
+// What the kernels hold in fixed places, and what would leave nothing to rotate.
+TEST(ConfigJson, RefusesWhatKernelsCannotHold) {
+  const auto experts = [](int experts, int groups) {
+    return fmt::format(R"("kv_lora_rank": 8,
+        "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 4, "n_routed_experts": {}, "n_group": {},
+        "topk_group": 4, "num_experts_per_tok": 4, "moe_intermediate_size": 8, "first_k_dense_replace": 1,
+        "topk_method": "noaux_tc", "scoring_func": "sigmoid")",
+                       experts, groups);
+  };
+  const auto read = [](std::string json) {
+    json.replace(json.find("llama"), 5, "deepseek_v3");
+    return parse_config_json(json, "config.json");
+  };
+  EXPECT_NO_THROW(read(with(experts(128, 64))));
+  EXPECT_THROW(read(with(experts(1024, 512))), Error);
+  EXPECT_NO_THROW(meaning(R"("head_dim": 8, "partial_rotary_factor": 0.25)"));
+  EXPECT_THROW(meaning(R"("head_dim": 8, "partial_rotary_factor": 0.03)"), Error);
 }
 
 TEST(ConfigJson, WhatIsWrittenIsReadAgain) {

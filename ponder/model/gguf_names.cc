@@ -193,8 +193,11 @@ ModelConfig config_from_gguf(const GgufFile& file) {
     if (const int v = whole("attention.value_length", c.head_dim); v != c.head_dim)
       throw_error(Exit::data, "{}: keys of width {} with values of width {} are not supported", file.path(), c.head_dim,
                   v);
-    if (c.head_dim > 0)
-      c.partial_rotary_factor = whole("rope.dimension_count", c.head_dim) / static_cast<double>(c.head_dim);
+    if (c.head_dim > 0) {
+      const int rotary = whole("rope.dimension_count", c.head_dim);
+      c.partial_rotary_factor = rotary / static_cast<double>(c.head_dim);
+      if (c.rotary_width() < rotary) c.partial_rotary_factor = std::nextafter(c.partial_rotary_factor, 1);  // 120 / 176
+    }
     c.attention_bias = arch == "qwen2" || file.find("blk.0.attn_q.bias") != nullptr;
     c.qk_norm = file.find("blk.0.attn_q_norm.weight") != nullptr;
   } else {
@@ -276,7 +279,7 @@ std::vector<std::pair<std::string, GgufValue>> gguf_metadata(const ModelConfig& 
     whole("attention.head_count_kv", c.num_key_value_heads);
     whole("attention.key_length", width);
     whole("attention.value_length", width);
-    whole("rope.dimension_count", static_cast<int64_t>(width * c.partial_rotary_factor));
+    whole("rope.dimension_count", c.rotary_width());
   } else {
     whole("attention.head_count_kv", 1);
     if (c.q_lora_rank) whole("attention.q_lora_rank", c.q_lora_rank);

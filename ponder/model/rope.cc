@@ -7,7 +7,7 @@
 namespace ponder::model {
 
 std::vector<double> rope_frequencies(const ModelConfig& c) {
-  const int dim = c.mla() ? c.qk_rope_head_dim : static_cast<int>(c.head_width() * c.partial_rotary_factor);
+  const int dim = c.mla() ? c.qk_rope_head_dim : c.rotary_width();
   const double pi = std::numbers::pi, original = c.original_max_position_embeddings;
   std::vector<double> f(static_cast<size_t>(dim / 2));
   for (size_t i = 0; i < f.size(); ++i) f[i] = std::pow(c.rope_theta, -2.0 * static_cast<double>(i) / dim);

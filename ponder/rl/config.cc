@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "ponder/base/error.h"
+#include "ponder/engine/request.h"
 
 namespace ponder::rl {
 namespace {
@@ -35,8 +36,9 @@ void GrpoConfig::finish() {
                 num_generations, adv_estimator);
   if (kl_in == "reward" && use_bias_correction_kl)
     throw_error(Exit::data, "use_bias_correction_kl corrects the KL in the loss; kl_in is \"reward\"");
-  if (temperature <= 0)
-    throw_error(Exit::data, "temperature = {}: a rollout samples, so it must be above 0", temperature);
+  if (!(temperature >= engine::kGreedy))
+    throw_error(Exit::data, "temperature = {}: a rollout samples, so it must be at least {}", temperature,
+                engine::kGreedy);
 }
 
 AdvantageOptions GrpoConfig::advantage_options() const {

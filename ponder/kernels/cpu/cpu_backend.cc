@@ -36,7 +36,8 @@ template <class F>
 void CpuBackend::split(int64_t n, int64_t work, F&& f, int64_t multiple) const {
   if (n <= 0) return;
   const int64_t units = (n + multiple - 1) / multiple;
-  const int64_t by_work = (kMinWork - 1) / (work * multiple) + 1, by_threads = units / (kTasksPerThread * pool_.size());
+  const int64_t by_work = (kMinWork - 1) / std::max<int64_t>(1, work * multiple) + 1,
+                by_threads = units / (kTasksPerThread * pool_.size());
   const int64_t grain = std::max(by_work, by_threads) * multiple;
   if (pool_.size() == 1 || grain >= n)
     f(int64_t{0}, n, 0);
