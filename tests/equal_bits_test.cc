@@ -145,6 +145,12 @@ TEST_P(EqualSampling, InAnyWay) {
         expected,
         run(*model, best, {.name = "draft, few pages", .engine = {.pages = 9, .max_step_rows = 50, .draft = true}}),
         "speculative and preempted");
+    // Steps that end between a token and its draft, and pieces that leave one token of a prompt.
+    for (const int rows : {7, 17, 33, 63})
+      expect_equal(expected,
+                   run(*model, best,
+                       {.name = "draft, few rows", .engine = {.pages = 600, .max_step_rows = rows, .draft = true}}),
+                   "speculative in steps of " + std::to_string(rows));
   }
   for (const std::string& name : backends())
     expect_equal(expected, run(*model, name, {.name = name, .threads = 2}), name);

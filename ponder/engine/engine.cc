@@ -83,18 +83,17 @@ std::span<const Event> Engine::step() {
   return events_;
 }
 
-// Rows that decide a token: the last confirmed one and, behind it, each draft. Followers whose prompt is complete now
+// Rows that decide a token: the last confirmed one and, behind it, each draft (`plan` keeps them together). Followers whose prompt is complete now
 // read the same row as their leader and then have pages of their own.
 void Engine::decide(std::span<const Work> work) {
   decisions_.clear();
   for (const Work& w : work) {
     Sequence& s = *w.sequence;
     s.computed += w.count;
-    if (!s.complete()) continue;
-    for (int64_t d = 0; d <= s.drafted; ++d)
-      decisions_.push_back(
-          {&s, static_cast<int32_t>(w.row + (s.confirmed() - 1 - w.position) + d), static_cast<int32_t>(d)});
-    const int32_t row = decisions_.back().row;
+    s.drew = s.complete();
+    if (!s.drew) continue;
+    const auto row = static_cast<int32_t>(w.row + (s.confirmed() - 1 - w.position));
+    for (int32_t d = 0; d <= s.drafted; ++d) decisions_.push_back({&s, row + d, d});
     for (Sequence* f : scheduler_.fork_followers(s)) decisions_.push_back({f, row, 0});
   }
 }
@@ -159,7 +158,7 @@ void Engine::draft_tokens(ops::Ctx& ctx, std::span<const Work> work, const Tenso
       rows_.tokens.push_back(s.tokens[static_cast<size_t>(p + 1)]);
       rows_.positions.push_back(static_cast<int32_t>(p));
     }
-    if (s.computed == s.confirmed() - 1 && s.confirmed() + 1 < s.max_length)
+    if (s.drew && s.confirmed() + 1 < s.max_length)
       decisions_.push_back({&s, static_cast<int32_t>(rows_.tokens.size()) - 1, 0});
   }
   if (rows_.tokens.empty()) return;

@@ -112,6 +112,8 @@ std::span<const Work> Scheduler::plan(Rows& rows) {
   for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
     Sequence& s = *running_[i];
     if (s.leader) continue;
+    // A draft is judged in the step that computes the token before it, or not at all.
+    if (s.length() - s.computed > budget) s.forget_drafts();
     const bool prompt = by_token_ && s.computed < s.prompt;
     const int64_t count = std::min((prompt ? s.prompt : s.length()) - s.computed, budget);
     if (!reserve_pages(s, s.computed + count)) continue;  // waits; older sequences hold the pages

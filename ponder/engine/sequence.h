@@ -20,6 +20,7 @@ struct Sequence {
   std::vector<uint64_t> hashes;  // of the full pages that are remembered or were found
   int64_t computed = 0;          // tokens whose keys and values are in the pages
   int64_t drafted = 0;           // tokens beyond the last confirmed one, at the end of `tokens`
+  bool drew = false;             // a token in this step
   Sequence* leader = nullptr;    // computes the prompt that this one waits for
   int followers = 0;             // how many wait for this one
   Finish finish = Finish::running;
