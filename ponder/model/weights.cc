@@ -66,7 +66,7 @@ void check_names(const Model& model, const WeightSource& source) {
     if (known.count(name) || name.ends_with("rotary_emb.inv_freq")) continue;
     if (name.ends_with("kv_b_proj.weight") || name.ends_with(kVb) || name.ends_with(kKbTransposed)) continue;
     const int layer = layer_of(name);
-    if (layer >= model.kv_layers() && layer < model.config().kv_layers()) continue;  // MTP modules that were left out
+    if (layer >= model.kv_layers() && layer < source.config().kv_layers()) continue;  // MTP modules that were left out
     if (model.config().tie_word_embeddings && name == "lm_head.weight") continue;
     if (const char* original = duplicate_of(name)) {
       StoredTensor o = source.find(original);
