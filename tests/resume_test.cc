@@ -18,7 +18,8 @@
 namespace ponder {
 namespace {
 
-// MoE, MTP, balance loss, a refreshed reference, dynamic sampling, several steps per rollout: all that a checkpoint holds.
+// MoE, MTP, balance loss, a refreshed reference, dynamic sampling, several steps per rollout, a task of a stage's own: all that
+// a checkpoint holds.
 constexpr const char* kRecipe = R"(
 [run]
 run_name = "resume"
@@ -76,6 +77,8 @@ ref_model_mixup_alpha = 0.5
 learning_rate = 1e-3
 router_bias_update_speed = 0.001
 save_steps = 2
+[stage.task]
+numbers_to = 9
 [[stage.reward]]
 name = "random"
 )";
@@ -231,6 +234,28 @@ TEST(Resume, Terminated) {
     ASSERT_EQ(status, 75) << run.output();
   }
   EXPECT_GE(stops, 1);
+  expect_undisturbed(run);
+}
+
+// Whoever reads the messages may end first: `2>&1 | tee log` gets Ctrl+C, too.
+TEST(Resume, TerminatedWithoutAReader) {
+  undisturbed();
+  Workplace run;
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const Child child{fork()};
+  if (child.pid == 0) {
+    if (chdir(run.folder.path().c_str()) != 0) _exit(99);
+    dup2(ends[1], STDOUT_FILENO), dup2(ends[1], STDERR_FILENO);
+    close(ends[0]), close(ends[1]);
+    execl(PONDER_BINARY, PONDER_BINARY, "pipeline", "recipe.toml", nullptr);
+    _exit(97);
+  }
+  close(ends[0]), close(ends[1]);
+  while (child.running() && run.metrics_bytes() == 0) usleep(2'000);
+  kill(child.pid, SIGTERM);
+  EXPECT_EQ(child.wait(), 75);
+  EXPECT_EQ(start(run.folder.path()).wait(), 0) << run.output();
   expect_undisturbed(run);
 }
 

@@ -73,7 +73,7 @@ class Chat {
     log_info("{}", dimmed(text));
     if (loaded_.task)
       log_info("{}", dimmed(fmt::format("{}: type a puzzle such as  {}   (Ctrl+C ends an answer, Ctrl+D the chat)",
-                                        loaded_.task->name(), loaded_.task->problem(tasks::Split::held_out, 0).text)));
+                                        loaded_.task->name(), tasks::example_text(*loaded_.task))));
     else
       log_info("{}", dimmed("/help says what can be typed; Ctrl+C ends an answer, Ctrl+D the chat"));
   }

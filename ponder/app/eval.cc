@@ -69,7 +69,7 @@ int eval_command(const Arguments& args) {
                                   recipe.max_completion_length());
   const Evaluation e = evaluator.run(*engine, true);
   if (args.json()) {
-    fmt::print("{}", lm_eval_json(std::string(loaded.task->name()), e.metrics, recipe.eval.problems));
+    fmt::print("{}", lm_eval_json(std::string(loaded.task->name()), e.metrics, evaluator.problem_count()));
   } else {
     for (const auto& [name, value] : e.metrics) fmt::print("{:<36} {:.4f}\n", name, value);
     log_info("{}", e.line);

@@ -33,7 +33,10 @@ double column_mean(const std::vector<tasks::Problem>& problems, const std::strin
   for (const tasks::Problem& p : problems) {
     const auto at = p.columns.find(column);
     if (at == p.columns.end()) return std::nan("");
-    sum += std::strtod(at->second.c_str(), nullptr);
+    char* end = nullptr;
+    const double value = std::strtod(at->second.c_str(), &end);
+    if (at->second.empty() || *end) return std::nan("");  // as JSON, so "87%" begins with a quote
+    sum += value;
   }
   return problems.empty() ? std::nan("") : sum / static_cast<double>(problems.size());
 }
@@ -157,8 +160,8 @@ Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, c
   out.line += fmt::format(", length {:.1f}, search {:.2f}, rejected leaves {:.1f}", at("completions/mean_length"),
                           at("mode/search/share"), at("search/rejected_leaves"));
   if (dir)
-    write_file_atomic(dir->file(fmt::format("eval/results_{}.json", stamp)),
-                      lm_eval_json(std::string(task_.name()), out.metrics, static_cast<int64_t>(problems_.size())));
+    write_file_atomic(dir->file(fmt::format("eval/results_{}_step-{:06}.json", stamp, step)),
+                      lm_eval_json(std::string(task_.name()), out.metrics, problem_count()));
   return out;
 }
 

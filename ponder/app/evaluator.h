@@ -34,6 +34,7 @@ class Evaluator {
                  int64_t step = 0, const std::string& stage = "") const;
 
   bool empty() const { return problems_.empty(); }
+  int64_t problem_count() const { return static_cast<int64_t>(problems_.size()); }
   // At most so many answers are wanted at once.
   int64_t most_answers() const;
   const std::string& tag() const { return tag_; }  // "eval/countdown"

@@ -230,6 +230,8 @@ void install_stop_signals() {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) handle(signal, on_signal);
 }
 
+void survive_lost_readers() { handle(SIGPIPE, SIG_IGN); }
+
 void install_terminal_signals() {
   install_stop_signals();
   struct sigaction before {};

@@ -40,6 +40,8 @@ double seconds_now();  // of a clock that only goes forward
 // one ends the process with 130 at once.
 void install_stop_signals();
 bool stop_requested();
+// A run goes on, and stops in good order, when the program that reads its messages has ended (`2>&1 | tee log` with Ctrl+C).
+void survive_lost_readers();
 // chat: Ctrl+C ends the answer only, so it is forgotten after that; all else, SIGHUP too, ends the chat.
 void install_terminal_signals();
 void clear_stop_request();

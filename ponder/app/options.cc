@@ -1,5 +1,8 @@
 #include "ponder/app/options.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
@@ -575,7 +578,19 @@ std::string completion_script(std::string_view shell) {
   throw_error(Exit::usage, "completion for {}: bash, zsh and fish exist", shell);
 }
 
+namespace {
+// 0 to 2 are the terminal's whatever was closed (`2>&-`): a file that got such a number would be given the messages, too.
+void open_standard_files() {
+  for (int fd; (fd = ::open("/dev/null", O_RDWR)) >= 0;)
+    if (fd > STDERR_FILENO) {
+      ::close(fd);
+      return;
+    }
+}
+}  // namespace
+
 int run_program(int argc, char** argv) {
+  open_standard_files();
   try {
     Arguments args = parse_arguments({argv + 1, argv + argc});
     args.command_line = {argv, argv + argc};
@@ -592,7 +607,7 @@ int run_program(int argc, char** argv) {
       fmt::print(stderr, "{}", help_text());
       return static_cast<int>(Exit::usage);
     }
-    if (args.has("quiet")) set_log_quiet(true);
+    set_log_quiet(args.has("quiet"));
     const int code = args.command->run(args);
     if (std::fflush(stdout) != 0) throw_error(Exit::resources, "stdout: not all could be written");
     return code;

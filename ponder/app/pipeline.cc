@@ -14,6 +14,10 @@
 namespace ponder::app {
 namespace {
 
+void check_unfinished(const RunDir& dir) {
+  if (dir.info().end == "done") throw_error(Exit::data, "{} is finished; there is nothing to go on with", dir.path());
+}
+
 // The run to go on with, as `resume` asks: nullopt to begin a new one.
 std::optional<RunDir> find_run(Plan& plan, bool allow_change) {
   const RunSection& r = plan.stage[0].run;
@@ -28,7 +32,7 @@ std::optional<RunDir> find_run(Plan& plan, bool allow_change) {
     if (!allow_change) throw_error(Exit::data, "{}\nGo on all the same with --allow-recipe-change.", text);
     log_warn("{}", text);
   }
-  if (dir.info().end == "done") throw_error(Exit::data, "{} is finished; there is nothing to go on with", dir.path());
+  check_unfinished(dir);
   return dir;
 }
 
@@ -81,7 +85,7 @@ void conclude(const Run& run, const Arguments& args) {
   log_info("report: {}", report);
   if (run.task)
     log_info("talk to it:  {}   and type  {}", shell_line({args.command_line[0], "chat", run.dir.path()}),
-             run.task->problem(tasks::Split::held_out, 0).text);
+             tasks::example_text(*run.task));
 }
 
 }  // namespace
@@ -98,6 +102,7 @@ int run_recipe(const Arguments& args, const std::string& type) {
   for (const std::string& note : plan.notes) log_info("{}", note);
 
   install_stop_signals();
+  survive_lost_readers();
   Machine machine(args.has("threads") ? args.threads() : plan.stage[0].run.threads);
   std::optional<RunDir> found = find_run(plan, args.has("allow-recipe-change"));
   const bool resumes = found.has_value();
@@ -112,9 +117,17 @@ int run_recipe(const Arguments& args, const std::string& type) {
           .counters = {},
           .checkpoint = {},
           .resumed = {}};
+  // Whoever held the lock may have gone on and even finished since the run was chosen.
+  FileLock lock = run.dir.lock();
   std::optional<int64_t> from;
-  if (resumes) from = find_place(run);
-  run.log = std::make_unique<RunLog>(run.dir, resumes ? std::optional<int64_t>(from.value_or(0)) : std::nullopt);
+  if (resumes) {
+    run.dir = RunDir::open(run.dir.path());
+    check_unfinished(run.dir);
+    run.dir.reopen(plan.toml(), plan.hash());
+    from = find_place(run);
+  }
+  run.log = std::make_unique<RunLog>(run.dir, resumes ? std::optional<int64_t>(from.value_or(0)) : std::nullopt,
+                                     std::move(lock));
   set_log_file(run.dir.file("log.jsonl"));
   if (resumes)
     log_info("going on in {} from {}", run.dir.path(), from ? fmt::format("step {}", *from) : "the beginning");

@@ -46,7 +46,7 @@ class Pretraining final : public Training {
     StepOutcome out{.metrics = {{"loss", r.loss},
                                 {"grad_norm", r.grad_norm},
                                 {"learning_rate", r.learning_rate},
-                                {"epoch", static_cast<double>(step + 1) / static_cast<double>(epoch_begin_[1])}},
+                                {"epoch", static_cast<double>(step + 1) / static_cast<double>(epoch_batches_)}},
                     .tokens = r.tokens,
                     .flops = r.flops,
                     .skipped = r.skipped,
@@ -74,6 +74,7 @@ class Pretraining final : public Training {
         examples.push_back({ids, 1});
         bytes += std::count_if(ids.begin() + 1, ids.end(), [](int32_t id) { return id < 256; });
       }
+      if (bytes == 0) return out;  // the texts that are held out are empty
       int64_t predictions = 0;
       const double loss = trainer_->evaluate(examples, &predictions);
       const double bits = loss * static_cast<double>(predictions) / std::numbers::ln2 / static_cast<double>(bytes);
@@ -123,6 +124,7 @@ class Pretraining final : public Training {
                      : static_cast<int64_t>(epoch_begin_.size()) <= recipe_.run.num_train_epochs) {
       load_epoch(static_cast<int64_t>(epoch_begin_.size()) - 1);
       if (plan_.batches() == 0) throw_error(Exit::data, "stage {}: there are no texts to learn from", recipe_.name);
+      if (epoch_begin_.size() == 1) epoch_batches_ = plan_.batches();
       epoch_begin_.push_back(epoch_begin_.back() + plan_.batches());
     }
     if (limit > 0) epoch_begin_.back() = std::min(epoch_begin_.back(), limit);
@@ -149,6 +151,7 @@ class Pretraining final : public Training {
   Texts texts_;
   tasks::Corpus corpus_;
   std::vector<int64_t> epoch_begin_ = {0};
+  int64_t epoch_batches_ = 0;  // of the first one, whole
   train::BatchPlan plan_;
   int64_t epoch_ = -1;
   std::unique_ptr<train::Trainer> trainer_;

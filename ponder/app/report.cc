@@ -138,7 +138,12 @@ Story read_story(const RunDir& run) {
   read_items(story);
   if (path_exists(run.file("log.jsonl")))
     for (const std::string& line : read_whole_lines(run.file("log.jsonl"))) {
-      const Json json = parse_json(line, "log.jsonl");
+      Json json;
+      try {
+        json = parse_json(line, "log.jsonl");
+      } catch (const Error&) {  // as a power cut may leave it
+        continue;
+      }
       if (json.is_object() && text_of(json, "level") != "info") story.warnings.push_back(text_of(json, "text"));
     }
   return story;

@@ -68,11 +68,13 @@ class Reinforcement final : public Training {
 
   StepOutcome step(int64_t step) override {
     report_ = grpo_->step(step);
-    StepOutcome out{.metrics = report_.metrics,
-                    .tokens = static_cast<int64_t>(get(report_.metrics, "num_tokens")),
-                    .flops = report_.flops,
-                    .skipped = report_.skipped,
-                    .offender = report_.offender};
+    StepOutcome out{
+        .metrics = report_.metrics,
+        // Once for all the updates that learn from them.
+        .tokens = grpo_->rollout_boundary(step) ? static_cast<int64_t>(get(report_.metrics, "num_tokens")) : 0,
+        .flops = report_.flops,
+        .skipped = report_.skipped,
+        .offender = report_.offender};
     return out;
   }
 

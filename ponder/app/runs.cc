@@ -19,6 +19,7 @@
 #include "ponder/base/json_value.h"
 #include "ponder/base/ledger.h"
 #include "ponder/base/log.h"
+#include "ponder/train/checkpoint.h"
 
 namespace ponder::app {
 namespace {
@@ -31,12 +32,17 @@ RunDir run_of(const Arguments& args, size_t i = 0) {
   return RunDir::open(resolve_run(args.positional[i], runs_root(args)));
 }
 
-// finished, failed, running (somebody holds its lock) or interrupted (the same command goes on).
+// finished, failed, running (somebody holds its lock), interrupted (the same command goes on), or unknown, where the lock
+// is not ours to try.
 std::string status_of(const RunDir& run) {
   if (run.info().end == "done") return "finished";
   if (!run.info().end.empty()) return "failed";
   const std::string lock = run.file("run.lock");
-  return path_exists(lock) && !FileLock::try_lock(lock) ? "running" : "interrupted";
+  try {
+    return path_exists(lock) && !FileLock::try_lock(lock) ? "running" : "interrupted";
+  } catch (const Error&) {
+    return "unknown";
+  }
 }
 
 std::string when(double unix_seconds) {
@@ -60,7 +66,7 @@ double best_accuracy(const MetricsLog& log) {
   double best = std::nan("");
   for (const MetricsRow& row : log.rows)
     for (const auto& [tag, value] : row.values)
-      if (is_accuracy(tag) && !(value <= best)) best = value;
+      if (is_accuracy(tag) && !std::isnan(value) && !(value <= best)) best = value;
   return best;
 }
 
@@ -177,9 +183,7 @@ std::vector<Artifact> artifacts_of(const RunDir& run) {
   std::vector<Artifact> out;
   for (const char* mark : {"LATEST", "BEST"})
     if (const auto target = read_pointer(run.file(mark))) out.push_back({mark, *target});
-  if (is_folder(run.file("stages")))
-    for (const std::string& stage : list_folder(run.file("stages")))
-      out.push_back({"stages/" + stage, read_pointer(run.file("stages/" + stage)).value_or("")});
+  for (const auto& [stage, target] : train::stage_ends(run.path())) out.push_back({"stages/" + stage, target});
   for (const char* report : {"report.html", "report.md"})
     if (path_exists(run.file(report))) out.push_back({report, format_bytes(file_size(run.file(report)))});
   return out;

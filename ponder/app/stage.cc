@@ -69,7 +69,7 @@ class StageLoop {
         training_(training),
         recipe_(run.recipe()),
         total_(training.steps()),
-        store_(run.dir.path(), static_cast<int>(recipe_.run.save_total_limit)),
+        store_(run.dir.path(), recipe_.run.save_total_limit),
         progress_(recipe_.name) {}
 
   bool run() {
@@ -135,7 +135,7 @@ class StageLoop {
     guard_numbers(done, outcome);
 
     const bool last = done == total_, stop = stop_requested();
-    const bool eval_due = last || (done % recipe_.run.eval_steps == 0 && !stop);
+    const bool eval_due = last || done % recipe_.run.eval_steps == 0;  // a run that goes on would not make up for it
     if (done % recipe_.run.logging_steps == 0 || eval_due || stop) {
       std::vector<Metric> row = window_.take(run_.peak_flops);
       if (run_.counters["skipped"] > 0) put(row, "skipped_steps", run_.counters["skipped"]);
@@ -172,7 +172,7 @@ class StageLoop {
     log_info("{} {}/{}: {}", recipe_.name, done, total_, result.line);
     const std::string name = "best " + result.score_name;
     const auto best = run_.counters.find(name);
-    if (best == run_.counters.end() || result.score > best->second) {
+    if (std::isfinite(result.score) && (best == run_.counters.end() || result.score > best->second)) {
       run_.counters[name] = result.score;
       best_ = done > 0;  // before the first step the model is the last checkpoint's
     }
@@ -262,9 +262,23 @@ double get(const std::vector<Metric>& metrics, std::string_view name) {
 
 bool run_stage(Run& run, Training& training) { return StageLoop(run, training).run(); }
 
+namespace {
+// Whether a stage says of its task just what the stage before it says.
+bool same_task_as_before(const Run& run) {
+  if (run.stage == 0) return false;
+  tasks::TaskConfig before = run.plan.stage[run.stage - 1].task, now = run.plan.stage[run.stage].task;
+  return run.plan.stage[run.stage].model.path.empty() && resolved_toml(before) == resolved_toml(now);
+}
+}  // namespace
+
 void prepare_task(Run& run) {
   const StageRecipe& recipe = run.recipe();
-  if (run.task || recipe.on_text()) return;
+  if (recipe.on_text()) return;
+  // What the checkpoint was made with, whatever has become of recipe and model since.
+  if (run.checkpoint && path_exists(join_path(*run.checkpoint, "task.toml")))
+    run.task = tasks::load_task(*run.checkpoint);
+  const bool goes_on = run.checkpoint && run.resumed.stage == recipe.name;
+  if (run.task && (goes_on || same_task_as_before(run))) return;
   if (!recipe.model.path.empty()) {
     const std::string folder = resolve_model(recipe.model.path);
     if (path_exists(join_path(folder, "task.toml"))) {

@@ -88,7 +88,8 @@ bool eval_stage(Run& run);
 
 // The stage's model: what the stage before left, `[model] path`, the checkpoint to resume from, or a new one.
 void prepare_model(Run& run, int vocab_size);
-// Makes the task of the stage's recipe (or the one that came with [model] path) unless the run has one.
+// Makes the task of the stage's recipe (or the one that came with [model] path), or keeps that of the stage before if the
+// recipe says nothing else. The same after a resume as without.
 void prepare_task(Run& run);
 
 // A recipe from start, or from where it stopped, to end: what pipeline, pretrain, rl and eval do. Returns the exit code.

@@ -151,5 +151,23 @@ TEST_F(UseCommands, OneSignalEndsThemInGoodOrder) {
   EXPECT_EQ(run({"score", model_, "--in", lines_, "--logits", logits}).code, 0);
 }
 
+// Tensors of MTP modules are known, and not needed where there is nothing to draft.
+TEST_F(UseCommands, ModelsWithMtpModulesAreScoredAndCompared) {
+  model::ModelConfig config;
+  config.vocab_size = vocab_;
+  config.hidden_size = config.intermediate_size = config.kv_lora_rank = 16;
+  config.num_hidden_layers = config.num_attention_heads = 1;
+  config.qk_nope_head_dim = config.qk_rope_head_dim = config.v_head_dim = 8;
+  config.num_nextn_predict_layers = 1;
+  config.max_position_embeddings = 256;
+  model::Model model(config, {});
+  model.params().initialize(1);
+  model::save_model(model, model_);
+  const Result scored = run({"score", model_, "--in", lines_, "--quiet"});
+  EXPECT_EQ(scored.code, 0) << scored.err;
+  EXPECT_NE(scored.out.find("\"logprobs\""), std::string::npos) << scored.out;
+  EXPECT_EQ(run({"compare", model_, model_, "--text", lines_, "--quiet"}).code, 0);
+}
+
 }  // namespace
 }  // namespace ponder::app

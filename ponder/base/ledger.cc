@@ -8,6 +8,7 @@
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/json_value.h"
+#include "ponder/base/log.h"
 
 namespace ponder {
 namespace {
@@ -206,7 +207,16 @@ Ledger::Impl& Ledger::open() {
 
 // --- Writing ---------------------------------------------------------------------------------------------------------
 
-void Ledger::add_run(const RunDir& run) {
+namespace {
+std::vector<FlatValue> recipe_of(const RunDir& run) {
+  const std::string path = run.file("recipe.toml");
+  return path_exists(path) ? flat_values_of_toml(run.recipe(), path) : std::vector<FlatValue>{};
+}
+}  // namespace
+
+void Ledger::add_run(const RunDir& run) { add_run(run, recipe_of(run)); }
+
+void Ledger::add_run(const RunDir& run, std::span<const FlatValue> recipe) {
   Impl& impl = open();
   Transaction transaction(impl);
   const RunInfo& info = run.info();
@@ -230,9 +240,8 @@ void Ledger::add_run(const RunDir& run) {
       .bind(key)
       .run();
   Query(impl, "DELETE FROM recipes WHERE run = ?").bind(key).run();
-  if (path_exists(run.file("recipe.toml")))
-    for (const FlatValue& value : flat_values_of_toml(run.recipe(), run.file("recipe.toml")))
-      Query(impl, "INSERT OR REPLACE INTO recipes VALUES (?, ?, ?)").bind(key).bind(value.path).bind(value.value).run();
+  for (const FlatValue& value : recipe)
+    Query(impl, "INSERT OR REPLACE INTO recipes VALUES (?, ?, ?)").bind(key).bind(value.path).bind(value.value).run();
   transaction.commit();
 }
 
@@ -337,6 +346,28 @@ void Ledger::add_artifact_event(const std::string& run, const RunEvent& event) {
   add_artifact(run, text("artifact"), text("path"), text("hash"));
 }
 
+namespace {
+// All that a run's folder says, read before anything is written: what is wrong there is not wrong with the database.
+struct RunFiles {
+  std::vector<FlatValue> recipe;
+  MetricsLog metrics;
+  struct Sample {
+    int64_t step, index;
+    std::string line;
+  };
+  std::vector<Sample> samples;
+  std::vector<EvalItem> eval_items;
+};
+RunFiles read_files(const RunDir& run) {
+  RunFiles files{recipe_of(run), read_metrics(run), {}, run.eval_items()};
+  for (const int64_t step : run.sample_steps()) {
+    int64_t index = 0;
+    for (std::string& line : run.samples(step)) files.samples.push_back({step, index++, std::move(line)});
+  }
+  return files;
+}
+}  // namespace
+
 int64_t Ledger::reindex(const std::string& runs_root) {
   const auto rebuild = [&] {
     Impl& impl = open();
@@ -346,22 +377,27 @@ int64_t Ledger::reindex(const std::string& runs_root) {
     impl.run_keys.clear();
     impl.tag_keys.clear();
     const std::vector<RunDir> runs = RunDir::list(runs_root);
+    int64_t count = 0;
     for (const RunDir& run : runs) {
-      add_run(run);
-      const MetricsLog log = read_metrics(run);
-      for (const MetricsRow& row : log.rows) add_metrics(run.id(), row);
-      for (const RunEvent& event : log.events) {
+      RunFiles files;
+      try {
+        files = read_files(run);
+      } catch (const Error& e) {
+        log_warn("skipping {}: {}", run.path(), e.what());
+        continue;
+      }
+      add_run(run, files.recipe);
+      for (const MetricsRow& row : files.metrics.rows) add_metrics(run.id(), row);
+      for (const RunEvent& event : files.metrics.events) {
         add_event(run.id(), event);
         if (event.kind == "artifact") add_artifact_event(run.id(), event);
       }
-      for (const int64_t step : run.sample_steps()) {
-        int64_t index = 0;
-        for (const std::string& line : run.samples(step)) add_sample(run.id(), step, index++, line);
-      }
-      for (const EvalItem& item : run.eval_items()) add_eval_item(run.id(), item);
+      for (const auto& [step, index, line] : files.samples) add_sample(run.id(), step, index, line);
+      for (const EvalItem& item : files.eval_items) add_eval_item(run.id(), item);
+      ++count;
     }
     transaction.commit();
-    return static_cast<int64_t>(runs.size());
+    return count;
   };
   try {
     return rebuild();

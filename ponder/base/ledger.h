@@ -37,7 +37,8 @@ class Ledger {
   void add_artifact(const std::string& run, std::string_view kind, std::string_view path, std::string_view hash);
   void remove_run(const std::string& run);
 
-  // Everything again from the folders under `runs_root`. A damaged file is replaced. Returns the number of runs.
+  // Everything again from the folders under `runs_root`. A damaged ledger is replaced; a damaged run is named in a warning and
+  // left out. Returns the number of runs.
   int64_t reindex(const std::string& runs_root);
 
   // --- Reading.
@@ -67,6 +68,7 @@ class Ledger {
  private:
   struct Impl;
   Impl& open();
+  void add_run(const RunDir& run, std::span<const FlatValue> recipe);
   void add_artifact_event(const std::string& run, const RunEvent& event);
   std::string path_;
   std::unique_ptr<Impl> impl_;

@@ -273,9 +273,8 @@ std::vector<RunDir> RunDir::list(const std::string& runs_root) {
   if (!is_folder(runs_root)) return runs;
   for (const std::string& name : list_folder(runs_root)) {
     const std::string path = join_path(runs_root, name);
-    if (!path_exists(join_path(path, "run.json"))) continue;
     try {
-      runs.push_back(open(path));
+      if (path_exists(join_path(path, "run.json"))) runs.push_back(open(path));
     } catch (const Error& e) {
       log_warn("skipping {}: {}", path, e.what());
     }
@@ -289,7 +288,11 @@ std::optional<RunDir> RunDir::find_resumable(const std::string& runs_root, std::
   std::vector<RunDir> runs = list(runs_root);
   for (size_t i = runs.size(); i-- > 0;) {
     if (runs[i].info().recipe_hash != recipe_hash || !runs[i].info().end.empty()) continue;
-    if (FileLock::try_lock(runs[i].file("run.lock"))) return std::move(runs[i]);
+    try {
+      if (FileLock::try_lock(runs[i].file("run.lock"))) return std::move(runs[i]);
+    } catch (const Error& e) {
+      log_warn("skipping {}: {}", runs[i].path(), e.what());
+    }
   }
   return std::nullopt;
 }
@@ -304,6 +307,15 @@ FileLock RunDir::lock() const {
 void RunDir::finish(std::string_view end) {
   info_.end = end;
   info_.ended = unix_time();
+  write_info();
+}
+
+void RunDir::reopen(std::string_view recipe_toml, std::string_view recipe_hash) {
+  if (info_.end.empty() && info_.recipe_hash == recipe_hash) return;
+  if (info_.recipe_hash != recipe_hash) write_file_atomic(file("recipe.toml"), recipe_toml);
+  info_.end.clear();
+  info_.ended = 0;
+  info_.recipe_hash = recipe_hash;
   write_info();
 }
 

@@ -96,6 +96,8 @@ class RunDir {
   // Held by the process that writes here, so that two never do. Exit::failure if somebody else does.
   FileLock lock() const;
   void finish(std::string_view end);
+  // It goes on: neither failed nor, where the recipe was changed on purpose, the run of the old one.
+  void reopen(std::string_view recipe_toml, std::string_view recipe_hash);
 
  private:
   RunDir(std::string path, RunInfo info) : path_(std::move(path)), info_(std::move(info)) {}

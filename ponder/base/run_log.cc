@@ -31,9 +31,9 @@ void RunLog::copy_to(const char* what, bool& broken, F&& f) {
   }
 }
 
-RunLog::RunLog(RunDir& dir, std::optional<int64_t> resume_from)
+RunLog::RunLog(RunDir& dir, std::optional<int64_t> resume_from, std::optional<FileLock> lock)
     : dir_(dir),
-      lock_(dir.lock()),
+      lock_(lock ? std::move(*lock) : dir.lock()),
       ledger_(join_path(parent_folder(dir.path()), "ledger.sqlite")),
       start_(monotonic_s()) {
   const MetricsLog before = read_metrics(dir);

@@ -29,9 +29,11 @@ namespace ponder {
 
 class RunLog {
  public:
-  // Takes the run's lock. `resume_from`: the step of the checkpoint this attempt starts from; rows beyond it are
-  // forgotten. The ledger is ledger.sqlite beside the run's folder.
-  explicit RunLog(RunDir& dir, std::optional<int64_t> resume_from = std::nullopt);
+  // `resume_from`: the step of the checkpoint this attempt starts from; rows beyond it are forgotten. `lock`: the run's,
+  // taken here unless the caller had to look into the folder under it before. The ledger is ledger.sqlite beside the
+  // run's folder.
+  explicit RunLog(RunDir& dir, std::optional<int64_t> resume_from = std::nullopt,
+                  std::optional<FileLock> lock = std::nullopt);
   ~RunLog();
   RunLog(const RunLog&) = delete;
   RunLog& operator=(const RunLog&) = delete;

@@ -295,9 +295,21 @@ TEST(RunLog, WritesEverywhereResumesAndReindexes) {
   repaired.reindex(root);
   EXPECT_EQ(everything(repaired, run.id()), live);
 
+  // A run that is damaged costs the others nothing.
+  const RunDir damaged = RunDir::create(root, info_of("d"), "x = = 1\n");
+  EXPECT_EQ(ledger.reindex(root), 1);
+  EXPECT_EQ(everything(ledger, run.id()), live);
+
   ledger.remove_run(run.id());
   EXPECT_TRUE(ledger.runs().empty());
   EXPECT_TRUE(ledger.tags(run.id()).empty());
+
+  // What failed and goes on is neither over nor the run of the old recipe.
+  run.reopen("[rl]\nbeta = 0.5\n", "new");
+  const RunDir again = RunDir::open(run.path());
+  EXPECT_EQ(again.info().end, "");
+  EXPECT_EQ(again.info().recipe_hash, "new");
+  EXPECT_EQ(again.recipe(), "[rl]\nbeta = 0.5\n");
 }
 
 TEST(RunLog, ABrokenLedgerIsAWarningAFullDiskAnError) {

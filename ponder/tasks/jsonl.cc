@@ -1,5 +1,7 @@
 #include "ponder/tasks/jsonl.h"
 
+#include <limits>
+
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/json_value.h"
@@ -11,6 +13,12 @@ constexpr size_t kMaxFileBytes = size_t{1} << 30, kMaxLineBytes = size_t{1} << 2
 constexpr std::string_view kShapes[] = {"numbers", "nums"};
 
 // `shape` is empty before the first record.
+// A whole number that an int64_t holds.
+bool is_whole(const Json& value) {
+  return value.is_number_integer() &&
+         (!value.is_number_unsigned() || value.get<uint64_t>() <= uint64_t{std::numeric_limits<int64_t>::max()});
+}
+
 void append_puzzles(std::string_view text, const std::string& name, const Task& task, std::string_view& shape,
                     std::vector<Problem>& out) {
   int line = 0;
@@ -38,16 +46,16 @@ void append_puzzles(std::string_view text, const std::string& name, const Task& 
       if (key == shape) {
         if (!value.is_array()) fail(fmt::format("\"{}\" is not a list", key));
         for (const Json& n : value) {
-          if (!n.is_number_integer())
-            fail(fmt::format("\"{}\" holds {}; only whole numbers are allowed", key, n.dump().substr(0, 40)));
+          if (!is_whole(n))
+            fail(
+                fmt::format("\"{}\" holds {}; only whole numbers below 2^63 are allowed", key, n.dump().substr(0, 40)));
           p.numbers.push_back(n.get<int64_t>());
         }
       } else if (key == "target") {
-        if (!value.is_number_integer())
-          fail(fmt::format("the target {} is not a whole number", value.dump().substr(0, 40)));
+        if (!is_whole(value)) fail(fmt::format("the target {} is not a whole number", value.dump().substr(0, 40)));
         p.target = value.get<int64_t>();
-      } else if (key == "id" && value.is_string()) {
-        p.id = value.get<std::string>();
+      } else if (key == "id" && (value.is_string() || is_whole(value))) {
+        p.id = value.is_string() ? value.get<std::string>() : value.dump();
       } else {
         p.columns.emplace(key, value.dump());
       }

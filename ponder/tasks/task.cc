@@ -46,15 +46,28 @@ std::unique_ptr<Task> load_task(const std::string& folder) {
   return task;
 }
 
+namespace {
+void check_not_empty(const Task& task, Split split) {
+  if (task.problem_count(split) == 0)
+    throw_error(Exit::data,
+                "task {} has no {} problems: change held_out_share, its numbers, or what the stage asks for",
+                task.name(), split_name(split));
+}
+}  // namespace
+
+std::string example_text(const Task& task) {
+  return task.problem(task.problem_count(Split::held_out) > 0 ? Split::held_out : Split::train, 0).text;
+}
+
 Problem draw_problem(const Task& task, Split split, CounterRng& rng) {
   const int64_t count = task.problem_count(split);
-  PONDER_CHECK(count > 0, "task {} has no {} problems", task.name(), split_name(split));
+  check_not_empty(task, split);
   return task.problem(split, static_cast<int64_t>(rng.below(static_cast<uint64_t>(count))));
 }
 
 std::vector<Problem> choose_problems(const Task& task, Split split, int64_t count, uint64_t seed) {
   std::vector<int64_t> order(static_cast<size_t>(task.problem_count(split)));
-  PONDER_CHECK(!order.empty(), "task {} has no {} problems", task.name(), split_name(split));
+  check_not_empty(task, split);
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
   CounterRng rng(seed, Stream::eval_problems, 0);
   rng.shuffle(order);

@@ -136,7 +136,9 @@ std::unique_ptr<Task> make_task(const TaskConfig& config);
 void save_task(const Task& task, const std::string& folder);
 std::unique_ptr<Task> load_task(const std::string& folder);
 
-// A problem drawn uniformly from a split.
+// What a user may type: a held-out problem, where there is one.
+std::string example_text(const Task& task);
+// A problem drawn uniformly from a split. Throws Error (data) where a split that is asked for is empty.
 Problem draw_problem(const Task& task, Split split, CounterRng& rng);
 // `count` problems of a split, without repetition as far as they reach, in an order fixed by the seed.
 std::vector<Problem> choose_problems(const Task& task, Split split, int64_t count, uint64_t seed);

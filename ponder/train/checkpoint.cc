@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <set>
 
 #include "ponder/base/error.h"
@@ -58,7 +59,8 @@ void write_state(const std::string& folder, const CheckpointState& state) {
   w.begin_object().member("format", kFormat).member("step", state.step).member("stage", state.stage);
   w.member("stage_step", state.stage_step).member("recipe_hash", state.recipe_hash).member("version", state.version);
   w.key("counters").begin_object();
-  for (const auto& [name, value] : state.counters) w.member(name, value);
+  for (const auto& [name, value] : state.counters)
+    if (std::isfinite(value)) w.member(name, value);
   w.end_object().end_object();
   write_file_atomic(join_path(folder, "state.json"), json + "\n");
 }
@@ -121,14 +123,15 @@ CheckpointState read_state(const std::string& folder) {
   const Json& counters = member(json, "counters", path);
   if (!counters.is_object()) throw_error(Exit::data, "{}: \"counters\" is no object", path);
   for (const auto& [name, value] : counters.items()) {
+    if (value.is_null()) continue;  // once written for infinity
     if (!value.is_number()) throw_error(Exit::data, "{}: the counter \"{}\" is no number", path, name);
     state.counters[name] = value.get<double>();
   }
   return state;
 }
 
-CheckpointStore::CheckpointStore(std::string run_folder, int keep)
-    : run_(std::move(run_folder)), keep_(std::max(1, keep)) {}
+CheckpointStore::CheckpointStore(std::string run_folder, int64_t keep)
+    : run_(std::move(run_folder)), keep_(std::max<int64_t>(1, keep)) {}
 
 std::string CheckpointStore::folder(int64_t step) const {
   return join_path(join_path(run_, "checkpoints"), step_name(step));
@@ -204,11 +207,19 @@ void CheckpointStore::mark(const CheckpointState& state, const Marks& marks) con
   }
 }
 
+std::vector<std::pair<std::string, std::string>> stage_ends(const std::string& run) {
+  std::vector<std::pair<std::string, std::string>> ends;
+  const std::string folder = join_path(run, "stages");
+  if (!is_folder(folder)) return ends;
+  for (const std::string& name : list_folder(folder))  // a crash may leave a torn pointer beside the others
+    if (name.find(".tmp") == name.npos) ends.emplace_back(name, read_pointer(join_path(folder, name)).value_or(""));
+  return ends;
+}
+
 void CheckpointStore::remove_old(int64_t newest) const {
   std::set<std::string> marked = {read_pointer(join_path(run_, "BEST")).value_or("")};
-  if (const std::string ends = join_path(run_, "stages"); is_folder(ends))
-    for (const std::string& name : list_folder(ends)) marked.insert(read_pointer(join_path(ends, name)).value_or(""));
-  int kept = 0;
+  for (const auto& [stage, target] : stage_ends(run_)) marked.insert(target);
+  int64_t kept = 0;
   const std::vector<int64_t> all = steps();
   for (size_t i = all.size(); i-- > 0;) {
     if (all[i] <= newest && kept < keep_) {

@@ -20,6 +20,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ponder/model/model.h"
@@ -48,11 +49,14 @@ struct CheckpointContents {
 void verify_checkpoint(const std::string& folder);
 CheckpointState read_state(const std::string& folder);
 
+// What RUN/stages/ holds: names of stages, and the checkpoint that ends each.
+std::vector<std::pair<std::string, std::string>> stage_ends(const std::string& run_folder);
+
 class CheckpointStore {
  public:
   // `keep` newest ones stay, the best, and those that end a stage. Folders left half-written by an earlier process are
   // removed by `save`.
-  CheckpointStore(std::string run_folder, int keep);
+  CheckpointStore(std::string run_folder, int64_t keep);
 
   struct Marks {
     bool best = false;       // BEST names it from now on
@@ -74,7 +78,7 @@ class CheckpointStore {
   void remove_old(int64_t newest) const;
 
   std::string run_;
-  int keep_;
+  int64_t keep_;
 };
 
 }  // namespace ponder::train

@@ -191,5 +191,22 @@ TEST_F(CheckpointTest, EveryFaultLeavesAWholeCheckpoint) {
   EXPECT_EQ(read_state(*store.newest()).step, step + 1);
 }
 
+// A crash while a pointer is written leaves its torn copy; JSON has no infinity.
+TEST_F(CheckpointTest, LeftoversAndInfinitiesDoNotMatter) {
+  CheckpointStore store(run_.path(), std::numeric_limits<int64_t>::max());
+  CheckpointContents c = contents(1);
+  c.state.counters["best"] = -INFINITY;
+  c.state.counters["seconds"] = 2;
+  store.save(c, {.stage_end = true});
+  write_file_atomic(run_.file("stages/base.tmp123"), "");
+  store.save(contents(2), {});
+  const auto counters = read_state(join_path(run_.path(), "checkpoints/step-000001")).counters;
+  EXPECT_EQ(counters.count("best"), 0u);
+  EXPECT_EQ(counters.at("seconds"), 2);
+  const auto ends = stage_ends(run_.path());
+  ASSERT_EQ(ends.size(), 1u);
+  EXPECT_EQ(ends[0].second, "checkpoints/step-000001");
+}
+
 }  // namespace
 }  // namespace ponder::train

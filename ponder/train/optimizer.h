@@ -24,7 +24,7 @@ struct AdamWConfig {
     v.field("weight_decay", weight_decay, {.help = "decoupled, times the rate; on matrices only", .min = 0});
     v.field("adam_beta1", adam_beta1, {.help = "decay of the first moment", .min = 0, .max = 0.9999999});
     v.field("adam_beta2", adam_beta2, {.help = "decay of the second moment", .min = 0, .max = 0.9999999});
-    v.field("adam_epsilon", adam_epsilon, {.help = "added to the root of the second moment", .min = 0});
+    v.field("adam_epsilon", adam_epsilon, {.help = "added to the root of the second moment", .min = 1e-30});
     v.field("max_grad_norm", max_grad_norm,
             {.help = "the gradient is scaled down to this norm; 0: never",
              .synonyms = {"grad_clip", "clip_grad"},
