@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "ponder/base/file.h"
+#include "ponder/model/convert.h"
 #include "ponder/model/gguf_names.h"
 #include "ponder/model/weights.h"
 #include "ponder/tensor/tensor_file.h"
@@ -378,6 +379,54 @@ TEST_F(BadModel, UnknownArchitecturesAndTypesAreNamed) {
   weights.replace(weights.find("\"F32\""), 5, "\"F6X\"");
   write_plain(folder_.file("model.safetensors"), weights);
   EXPECT_NE(error().find("dtype 'F6X' is not known (F64, F32, F16, BF16"), std::string::npos) << error();
+}
+
+// --- Tensors that are not known --------------------------------------------------------------------------------------
+
+// A small model as GGUF, with one more tensor; what opening, loading or converting it says.
+class ForeignTensor : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const auto config = test::tiny_dense();
+    const auto source = model::random_source(config, 1);
+    ThreadPool pool(1);
+    model::write_gguf_model(*source, plain_, model::TypeScheme("f32"), {}, pool);
+  }
+  void add(const std::string& name) {
+    const GgufFile f = GgufFile::open(plain_);
+    GgufWrite out;
+    for (const auto& [key, value] : f.metadata()) out.metadata.emplace_back(key, value);
+    for (const GgufTensor& t : f.tensors()) out.tensors.push_back({t.name, t.type, {t.dim, t.dim + t.rank}});
+    out.tensors.push_back({name, BlockType::f32, {36}});
+    write_gguf(path_, out, [&](size_t i, std::span<std::byte> to) {
+      if (i < f.tensors().size()) std::memcpy(to.data(), f.tensors()[i].data, to.size());
+    });
+  }
+  std::string load_error() {
+    return error_of([&] { model::load_model(path_, {}); });
+  }
+  std::string convert_error() {
+    ThreadPool pool(1);
+    return error_of([&] {
+      const auto source = model::WeightSource::open(path_);
+      model::write_gguf_model(*source, folder_.file("out.gguf"), model::TypeScheme("keep"), {}, pool);
+    });
+  }
+  const TempFolder folder_;
+  const std::string plain_ = folder_.file("plain.gguf"), path_ = folder_.file("more.gguf");
+};
+
+TEST_F(ForeignTensor, IsRefusedByName) {
+  for (const char* name : {"blk.0.attn_output.bias", "blk.0.ffn_down.bias", "blk.0.ffn_up.scale", "cls.weight",
+                           "blk.0.ffn_up_exps.weight", "blk.2.attn_norm.weight", "blk.1.attn_kv_a_norm.weight"}) {
+    add(name);
+    const std::string gguf = name, loaded = load_error(), converted = convert_error();
+    const std::string released = model::released_name(gguf, 0).value_or(gguf);
+    for (const std::string& e : {loaded, converted})
+      EXPECT_TRUE(e.starts_with(path_ + ": tensor ") && (e.find(gguf) != e.npos || e.find(released) != e.npos))
+          << name << ": " << e;
+    EXPECT_FALSE(path_exists(folder_.file("out.gguf")));
+  }
 }
 
 // --- Memory ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@
 #include "ponder/model/attention.h"
 #include "ponder/model/gguf_names.h"
 #include "ponder/model/model.h"
+#include "ponder/model/weights.h"
 #include "ponder/tensor/tensor_file.h"
 
 namespace ponder::model {
@@ -134,6 +135,7 @@ struct Stack {
 std::vector<Stack> plan_gguf(const WeightSource& source, const TypeScheme& scheme) {
   const ModelConfig& c = source.config();
   const Model model(c, ModelOptions{.stored = true, .declare_only = true});
+  check_names(model, source);
   std::vector<Stack> stacks;
   std::map<std::string, size_t> at;
   for (const ops::Param& p : model.params().list())
@@ -344,6 +346,7 @@ void write_safetensors_model(const WeightSource& source, const std::string& fold
                              ThreadPool& pool, const ConvertProgress& progress, uint64_t max_shard_bytes) {
   const ModelConfig& c = source.config();
   const Model model(c, ModelOptions{.declare_only = true});
+  check_names(model, source);
   std::vector<TensorSpec> specs;
   std::vector<Output> outputs;
   bool fp8 = false;

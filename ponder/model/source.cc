@@ -7,6 +7,7 @@
 #include "ponder/model/attention.h"
 #include "ponder/model/gguf_names.h"
 #include "ponder/tensor/tensor_file.h"
+#include "ponder/tensor/tensor_io.h"
 
 namespace ponder::model {
 
@@ -64,7 +65,10 @@ class SafetensorsSource final : public WeightSource {
 
 class GgufSource final : public WeightSource {
  public:
-  explicit GgufSource(const std::string& path) : file_(GgufFile::open(path)) { config_ = config_from_gguf(file_); }
+  explicit GgufSource(const std::string& path) : file_(GgufFile::open(path)) {
+    config_ = config_from_gguf(file_);
+    check_tensors();
+  }
   const std::string& path() const override { return file_.path(); }
   const GgufFile* gguf() const override { return &file_; }
   std::vector<std::string> names() const override {
@@ -110,6 +114,22 @@ class GgufSource final : public WeightSource {
   }
 
  private:
+  // names() can only list what has a released name. Anything else would be left out of the model, and of what is
+  // converted, unsaid. (rope_freqs.weight: config_from_gguf.)
+  void check_tensors() const {
+    for (const GgufTensor& t : file_.tensors()) {
+      if (t.name == "rope_freqs.weight") continue;
+      if (!released_name(t.name, 0))
+        throw_error(
+            Exit::data,
+            "{}: tensor {} is not known for the architecture \"{}\": without it the model would be another one. "
+            "Export it in a form without this tensor",
+            path(), shown(t.name), file_.text("general.architecture"));
+      if (is_expert_stack(t.name) && config_.n_routed_experts == 0)
+        throw_error(Exit::data, "{}: tensor {} holds experts, but the metadata have no expert_count", path(), t.name);
+    }
+  }
+
   // A bias of q or k: its numbers are rows of one.
   static void permute_vector(StoredTensor& t) {
     auto made = std::make_shared<std::vector<float>>(t.row_order.size());

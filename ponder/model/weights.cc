@@ -57,30 +57,6 @@ bool equal_numbers(const StoredTensor& a, const StoredTensor& b) {
   return true;
 }
 
-// Nothing in the file may be left unread without a reason.
-void check_names(const Model& model, const WeightSource& source) {
-  std::set<std::string> known;
-  for (const ops::Param& p : model.params().list())
-    for (const ops::Slice& s : p.slices) known.insert(s.name);
-  for (const std::string& name : source.names()) {
-    if (known.count(name) || name.ends_with("rotary_emb.inv_freq")) continue;
-    if (name.ends_with("kv_b_proj.weight") || name.ends_with(kVb) || name.ends_with(kKbTransposed)) continue;
-    const int layer = layer_of(name);
-    if (layer >= model.kv_layers() && layer < source.config().kv_layers()) continue;  // MTP modules that were left out
-    if (model.config().tie_word_embeddings && name == "lm_head.weight") continue;
-    if (const char* original = duplicate_of(name)) {
-      StoredTensor o = source.find(original);
-      if (!o.matrix.data && model.config().tie_word_embeddings) o = source.find("model.embed_tokens.weight");
-      if (!o.matrix.data || !equal_numbers(o, source.find(name)))
-        throw_error(Exit::data, "{}: tensor {} differs from {}, which MTP modules share", source.path(), name,
-                    original);
-      continue;
-    }
-    throw_error(Exit::data, "{}: tensor {} does not belong to this {} (check config.json)", source.path(), name,
-                model.config().model_type);
-  }
-}
-
 StoredTensor converted(const StoredTensor& t, BlockType to) {
   StoredTensor out = t;
   const int64_t row_bytes = block_row_bytes(to, t.matrix.cols);
@@ -202,6 +178,29 @@ void pack(const Packing& job, const WeightSource& source, const kernels::Backend
 }
 
 }  // namespace
+
+void check_names(const Model& model, const WeightSource& source) {
+  std::set<std::string> known;
+  for (const ops::Param& p : model.params().list())
+    for (const ops::Slice& s : p.slices) known.insert(s.name);
+  for (const std::string& name : source.names()) {
+    if (known.count(name) || name.ends_with("rotary_emb.inv_freq")) continue;
+    if (name.ends_with("kv_b_proj.weight") || name.ends_with(kVb) || name.ends_with(kKbTransposed)) continue;
+    const int layer = layer_of(name);
+    if (layer >= model.kv_layers() && layer < source.config().kv_layers()) continue;  // MTP modules that were left out
+    if (model.config().tie_word_embeddings && name == "lm_head.weight") continue;
+    if (const char* original = duplicate_of(name)) {
+      StoredTensor o = source.find(original);
+      if (!o.matrix.data && model.config().tie_word_embeddings) o = source.find("model.embed_tokens.weight");
+      if (!o.matrix.data || !equal_numbers(o, source.find(name)))
+        throw_error(Exit::data, "{}: tensor {} differs from {}, which MTP modules share", source.path(), name,
+                    original);
+      continue;
+    }
+    throw_error(Exit::data, "{}: tensor {} does not belong to this {} (check config.json)", source.path(), name,
+                model.config().model_type);
+  }
+}
 
 BlockType multiplied_type(const kernels::Backend& backend, BlockType type, int64_t k) {
   if (backend.multiplies(type)) return type;

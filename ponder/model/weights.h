@@ -11,9 +11,12 @@
 
 namespace ponder::model {
 
+// Nothing in a file may be left unread without a reason: an Error (data) that names a tensor which `model` does not have,
+// except MTP layers that were left out and duplicates of embedding and head.
+void check_names(const Model& model, const WeightSource& source);
+
 // Every parameter of a trainable model, expanded exactly to f32. Missing or misshapen tensors are an Error (data) that
-// names them; so are tensors that the model does not know, except MTP layers that were left out and duplicates of
-// embedding and head.
+// names them; so are tensors that the model does not know (check_names).
 void load_weights(Model& model, const WeightSource& source);
 
 // Every parameter of a stored model (ModelOptions::stored): vectors as f32, matrices repacked for `backend` in the type
