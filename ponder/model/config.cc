@@ -34,14 +34,16 @@ void validate(const ModelConfig& c) {
   need(width(c.num_attention_heads), "num_attention_heads must be in 1 .. 2^20");
   need(c.num_nextn_predict_layers >= 0 && c.num_nextn_predict_layers <= 8,
        "num_nextn_predict_layers must be in 0 .. 8");
-  for (const double x : {c.rms_norm_eps, c.rope_theta, c.rope_factor, c.beta_fast, c.beta_slow, c.mscale,
-                         c.mscale_all_dim, c.low_freq_factor, c.high_freq_factor, c.routed_scaling_factor})
+  for (const double x :
+       {c.rms_norm_eps, c.rope_theta, c.rope_factor, c.beta_fast, c.beta_slow, c.mscale, c.mscale_all_dim,
+        c.attention_factor, c.low_freq_factor, c.high_freq_factor, c.routed_scaling_factor})
     need(std::isfinite(x), "a number is not finite");
   need(c.rms_norm_eps >= 0, "rms_norm_eps must not be negative");
   need(c.rope_theta > 0, "rope_theta must be positive");
   need(c.rope_scaling == "none" || c.original_max_position_embeddings > 0,
        "rope_scaling needs original_max_position_embeddings");
   need(c.rope_scaling == "none" || c.rope_factor > 0, "rope_scaling needs a positive factor");
+  need(c.attention_factor >= 0, "attention_factor must not be negative");
   const auto all_heads = [&](int dim) { return width(dim) && int64_t{dim} * c.num_attention_heads <= kMaxWidth; };
   if (c.mla()) {
     need(width(c.qk_nope_head_dim) && width(c.v_head_dim), "MLA needs qk_nope_head_dim and v_head_dim");
@@ -232,6 +234,7 @@ ModelConfig parse_config_json(const std::string& text, const std::string& place)
       scaling("beta_slow", c.beta_slow);
       scaling("mscale", c.mscale);
       scaling("mscale_all_dim", c.mscale_all_dim);
+      scaling("attention_factor", c.attention_factor);
       scaling("low_freq_factor", c.low_freq_factor);
       scaling("high_freq_factor", c.high_freq_factor);
     }
@@ -305,6 +308,7 @@ std::string config_json(const ModelConfig& c, bool fp8) {
       s["beta_slow"] = c.beta_slow;
       s["mscale"] = c.mscale;
       s["mscale_all_dim"] = c.mscale_all_dim;
+      if (c.attention_factor > 0) s["attention_factor"] = c.attention_factor;
     } else {
       s["low_freq_factor"] = c.low_freq_factor;
       s["high_freq_factor"] = c.high_freq_factor;

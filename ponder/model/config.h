@@ -39,7 +39,8 @@ struct ModelConfig {
   double rope_factor = 1;
   int original_max_position_embeddings = 0;
   double beta_fast = 32, beta_slow = 1, mscale = 1, mscale_all_dim = 0;  // yarn
-  double low_freq_factor = 1, high_freq_factor = 4;                      // llama3
+  double attention_factor = 0;  // yarn: of cosines and sines; 0: what factor and mscales give (rope.h)
+  double low_freq_factor = 1, high_freq_factor = 4;  // llama3
 
   // Mixture of experts: layers from first_k_dense_replace on, if n_routed_experts > 0
   int n_routed_experts = 0;
@@ -102,6 +103,8 @@ struct ModelConfig {
     v.field("mscale", mscale, {.help = "YaRN"});
     v.field("mscale_all_dim", mscale_all_dim,
             {.help = "YaRN: the softmax scale is multiplied by (0.1 m ln factor + 1)^2"});
+    v.field("attention_factor", attention_factor,
+            {.help = "YaRN: factor of cosines and sines; 0: 0.1 ln factor + 1, or the ratio of the mscales"});
     v.field("low_freq_factor", low_freq_factor, {.help = "llama3 scaling"});
     v.field("high_freq_factor", high_freq_factor, {.help = "llama3 scaling"});
     v.field("n_routed_experts", n_routed_experts, {.help = "routed experts of a layer; 0: dense"});

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "ponder/base/error.h"
+#include "ponder/model/rope.h"
 
 namespace ponder::model {
 namespace {
@@ -50,6 +53,24 @@ TEST(ConfigJson, RefusesWhatKernelsCannotHold) {
 TEST(ConfigJson, WhatIsWrittenIsReadAgain) {
   const std::string once = meaning(R"("rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1,
       "high_freq_factor": 4, "original_max_position_embeddings": 8192}, "num_key_value_heads": 2)");
+  EXPECT_EQ(config_json(parse_config_json(once, "config.json")), once);
+}
+
+// transformers takes attention_factor in place of what it would compute.
+TEST(ConfigJson, AttentionFactorIsThatOfCosinesAndSines) {
+  const auto magnitude = [](const std::string& more) {
+    return rope_magnitude(parse_config_json(
+        with(R"("rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096)" + more + "}"),
+        "config.json"));
+  };
+  EXPECT_DOUBLE_EQ(magnitude(""), 0.1 * std::log(40) + 1);
+  EXPECT_DOUBLE_EQ(magnitude(R"(, "attention_factor": null)"), 0.1 * std::log(40) + 1);
+  EXPECT_DOUBLE_EQ(magnitude(R"(, "attention_factor": 1.25)"), 1.25);
+  EXPECT_DOUBLE_EQ(magnitude(R"(, "attention_factor": 1.25, "mscale": 0.7, "mscale_all_dim": 1.0)"), 1.25);
+  EXPECT_THROW(magnitude(R"(, "attention_factor": -1)"), Error);
+  const std::string once = meaning(R"("rope_scaling": {"type": "yarn", "factor": 4, "attention_factor": 1.5,
+      "original_max_position_embeddings": 4096})");
+  EXPECT_NE(once.find("\"attention_factor\": 1.5"), std::string::npos) << once;
   EXPECT_EQ(config_json(parse_config_json(once, "config.json")), once);
 }
 

@@ -37,15 +37,16 @@ std::vector<double> rope_frequencies(const ModelConfig& c) {
   return f;
 }
 
-RopeCache::RopeCache(const ModelConfig& c) : frequencies_(rope_frequencies(c)), magnitude_(1), interleaved_(c.mla()) {
-  if (c.rope_scaling == "yarn" && c.rope_factor > 1) {
-    const auto m = [&](double a) { return 0.1 * a * std::log(c.rope_factor) + 1; };
-    if (c.mscale_all_dim != 0)
-      magnitude_ = m(c.mscale) / m(c.mscale_all_dim);
-    else
-      magnitude_ = m(c.mscale);
-  }
+double rope_magnitude(const ModelConfig& c) {
+  if (c.rope_scaling != "yarn") return 1;
+  if (c.attention_factor > 0) return c.attention_factor;
+  if (c.rope_factor <= 1) return 1;
+  const auto m = [&](double a) { return 0.1 * a * std::log(c.rope_factor) + 1; };
+  return c.mscale_all_dim != 0 ? m(c.mscale) / m(c.mscale_all_dim) : m(c.mscale);
 }
+
+RopeCache::RopeCache(const ModelConfig& c)
+    : frequencies_(rope_frequencies(c)), magnitude_(rope_magnitude(c)), interleaved_(c.mla()) {}
 
 ops::RopeTable RopeCache::table(int64_t positions) {
   const int64_t pairs = static_cast<int64_t>(frequencies_.size());

@@ -11,6 +11,9 @@ namespace ponder::model {
 // Angle per position of each rotated pair, in double.
 std::vector<double> rope_frequencies(const ModelConfig& config);
 
+// What cosines and sines are multiplied by: YaRN's attention_factor, or what is computed where none is given.
+double rope_magnitude(const ModelConfig& config);
+
 class RopeCache {
  public:
   explicit RopeCache(const ModelConfig& config);
@@ -19,7 +22,7 @@ class RopeCache {
 
  private:
   std::vector<double> frequencies_;
-  double magnitude_;  // of cosines and sines (YaRN's mscale / mscale_all_dim)
+  double magnitude_;
   bool interleaved_;
   std::vector<float> cos_sin_;
   int64_t positions_ = 0;
