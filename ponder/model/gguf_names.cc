@@ -133,28 +133,41 @@ namespace {
 
 // GGUF holds what llama3 scaling makes of the frequencies, not its four numbers. Released models have low and high
 // factors 1 and 4 and an original context that is a power of two: with one of these the divisors come out the same.
-void recover_llama3(ModelConfig& c, const GgufFile& file, const GgufTensor& divisors) {
-  const auto wrong = [&] {
-    throw_error(Exit::data, "{}: rope_freqs.weight is not the scaling of Llama 3.1 (supported: that, yarn, none)",
-                file.path());
-  };
-  std::vector<float> wanted(static_cast<size_t>(divisors.cols()));
-  if (wanted.empty() || wanted.size() != rope_frequencies(c).size()) wrong();
-  const Quantized m = divisors.matrix();
-  dequantize_row(m, 0, wanted.data());
-  c.rope_factor = *std::max_element(wanted.begin(), wanted.end());
-  if (c.rope_factor == 1) return;
+// False: they do not. `c` has no scaling yet.
+bool recover_llama3(ModelConfig& c, const std::vector<float>& divisors) {
+  if (divisors.empty() || divisors.size() != rope_frequencies(c).size()) return false;
+  c.rope_factor = *std::max_element(divisors.begin(), divisors.end());
+  if (c.rope_factor == 1) return true;
   c.rope_scaling = "llama3";
   c.low_freq_factor = 1;
   c.high_freq_factor = 4;
   for (int original = 32; c.rope_factor > 1 && original <= (1 << 24); original *= 2) {
     c.original_max_position_embeddings = original;
     const std::vector<float> made = gguf_rope_divisors(c);
-    if (std::equal(made.begin(), made.end(), wanted.begin(),
+    if (std::equal(made.begin(), made.end(), divisors.begin(),
                    [](float a, float b) { return std::abs(a - b) <= 1e-4f * std::abs(b); }))
-      return;
+      return true;
   }
-  wrong();
+  return false;
+}
+
+// Numbers that llama.cpp computes with and we do not: only their neutral values can be taken.
+void check_neutral(const ModelConfig& c, const GgufFile& file, const std::string& arch) {
+  const auto check = [&](const char* name, auto&& neutral, const char* meaning) {
+    const std::string key = arch + "." + name;
+    if (!file.has(key)) return;
+    if (const double x = file.number(key); !neutral(x))
+      throw_error(Exit::data, "{}: {} is {}: {} is not supported", file.path(), key, x, meaning);
+  };
+  const auto is = [](double value) { return [value](double x) { return std::abs(x - value) <= 1e-5 * value; }; };
+  check("rope.scaling.attn_factor", is(1), "another factor of the rotary embedding");
+  check(
+      "attention.scale", [&](double x) { return x == 0 || is(c.softmax_scale())(x); }, "another scale of attention");
+  check(
+      "logit_scale", [&](double x) { return x == 0 || is(1)(x); }, "a scale of the logits");
+  check(
+      "attention.sliding_window", [&](double x) { return x <= 0 || x >= c.max_position_embeddings; },
+      "attention to a part of the context");
 }
 
 }  // namespace
@@ -254,12 +267,51 @@ ModelConfig config_from_gguf(const GgufFile& file) {
   } catch (const Error& e) {
     throw_error(Exit::data, "{}: {}", file.path(), e.what());
   }
+  check_neutral(c, file, arch);
   const GgufTensor* divisors = file.find("rope_freqs.weight");
-  if (divisors && c.rope_scaling == "none") recover_llama3(c, file, *divisors);
+  if (divisors && c.rope_scaling == "none") {
+    std::vector<float> numbers(static_cast<size_t>(divisors->cols()));
+    dequantize_row(divisors->matrix(), 0, numbers.data());
+    if (!recover_llama3(c, numbers))
+      throw_error(Exit::data, "{}: rope_freqs.weight is not the scaling of Llama 3.1 (supported: that, yarn, none)",
+                  file.path());
+  }
   return c;
 }
 
+namespace {
+
+// The error of a rotary embedding of which GGUF, as we and llama.cpp read it, would make another one.
+void check_rope_fits_gguf(const ModelConfig& c, const std::string& name) {
+  if (c.rope_scaling == "yarn") {
+    ModelConfig read = c;
+    read.attention_factor = 0;
+    read.mscale = c.mla() ? c.mscale_all_dim : 1;
+    if (!c.mla()) read.mscale_all_dim = 0;
+    const double factor = rope_magnitude(c), otherwise = rope_magnitude(read);
+    if (!(std::abs(factor - otherwise) <= 1e-6 * otherwise))
+      throw_error(
+          Exit::data,
+          "{}: YaRN's factor of cosines and sines is {:.6g} (attention_factor {:g}, mscale {:g}, mscale_all_dim "
+          "{:g}); GGUF has no place for it, a reader would take {:.6g}. Write safetensors (a folder) instead",
+          name, factor, c.attention_factor, c.mscale, c.mscale_all_dim, otherwise);
+  } else if (c.rope_scaling == "llama3") {
+    ModelConfig read = c;
+    read.rope_scaling = "none";
+    if (!recover_llama3(read, gguf_rope_divisors(c)))
+      throw_error(Exit::data,
+                  "{}: the llama3 scaling (factor {:g}, low_freq_factor {:g}, high_freq_factor {:g}, "
+                  "original_max_position_embeddings {}) could not be read back: GGUF holds only what it makes of the "
+                  "frequencies, from which factors 1 and 4 and a power of two are found. Write safetensors (a folder) "
+                  "instead",
+                  name, c.rope_factor, c.low_freq_factor, c.high_freq_factor, c.original_max_position_embeddings);
+  }
+}
+
+}  // namespace
+
 std::vector<std::pair<std::string, GgufValue>> gguf_metadata(const ModelConfig& c, const std::string& name) {
+  check_rope_fits_gguf(c, name);
   std::vector<std::pair<std::string, GgufValue>> m;
   const std::string arch = c.mla() ? "deepseek2" : c.model_type;
   const auto put = [&](const char* key, auto value) { m.push_back({arch + "." + key, GgufValue{value}}); };

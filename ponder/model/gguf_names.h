@@ -29,6 +29,7 @@ bool is_expert_stack(const std::string& gguf);
 std::vector<int32_t> gguf_row_order(const std::string& released, const ModelConfig& config);
 
 ModelConfig config_from_gguf(const GgufFile& file);
+// Error (data) that begins with `name`: a rotary embedding that config_from_gguf would not read back as it is.
 std::vector<std::pair<std::string, GgufValue>> gguf_metadata(const ModelConfig& config, const std::string& name);
 // The divisors of rope_freqs.weight for llama3 scaling; empty: none.
 std::vector<float> gguf_rope_divisors(const ModelConfig& config);
