@@ -52,7 +52,7 @@ double log_sum_exp(const float* z, int64_t n) {
 }
 
 struct Position {
-  double kl, logp_a, logp_b;
+  double kl, log_a, log_b, logp_a, logp_b;
   bool same;
 };
 Position compare_rows(const float* a, const float* b, int64_t n, int32_t target) {
@@ -62,7 +62,11 @@ Position compare_rows(const float* a, const float* b, int64_t n, int32_t target)
     const double p = a[i] - log_a;
     kl += std::exp(p) * (p - (b[i] - log_b));
   }
-  return {std::max(kl, 0.0), a[target] - log_a, b[target] - log_b,
+  return {std::max(kl, 0.0),
+          log_a,
+          log_b,
+          a[target] - log_a,
+          b[target] - log_b,
           std::max_element(a, a + n) - a == std::max_element(b, b + n) - b};
 }
 
@@ -92,7 +96,15 @@ Comparison compare(const CompareSide& a, const CompareSide& b, const CompareText
         found[static_cast<size_t>(i)] =
             compare_rows(za.row(i), zb.row(i), za.cols(), ids[static_cast<size_t>(r + i + 1)]);
       });
-      for (const Position& p : found) {
+      for (int64_t i = 0; i < n; ++i) {
+        const Position& p = found[static_cast<size_t>(i)];
+        // A logit of minus infinity leaves the sum finite, but not the divergence.
+        if (!std::isfinite(p.log_a) || !std::isfinite(p.log_b) || !std::isfinite(p.kl))
+          throw_error(Exit::data,
+                      "{}: the logits for token {} of the text are not finite; `ponder model verify` looks at the "
+                      "weights",
+                      std::isfinite(p.log_a) && !std::isfinite(p.log_b) ? b.name : a.name,
+                      begin + r + i + 1 - (text.bos >= 0 ? 1 : 0));
         kls.push_back(p.kl);
         out.top1 += p.same;
         logp_a += p.logp_a, logp_b += p.logp_b;
@@ -182,7 +194,8 @@ int compare_command(const Arguments& args) {
   if (a.model->config().vocab_size != b.model->config().vocab_size)
     throw_error(Exit::data, "{} has {} tokens, {} has {}; only models with one vocabulary can be compared", a.path,
                 a.model->config().vocab_size, b.path, b.model->config().vocab_size);
-  const Comparison c = compare({a.model.get(), activations_a}, {b.model.get(), activations_b}, text, *machine.backend);
+  const Comparison c =
+      compare({a.model.get(), activations_a, a.path}, {b.model.get(), activations_b, b.path}, text, *machine.backend);
   fmt::print("{}\n", args.json() ? c.json() : c.text());
   return 0;
 }

@@ -26,6 +26,7 @@ struct Comparison {
 struct CompareSide {
   const model::Model* model;
   kernels::Activations activations;
+  std::string name;  // for errors
 };
 // The text is cut into pieces of `context` tokens that know nothing of each other. `bos` >= 0 begins each.
 struct CompareText {
@@ -33,6 +34,7 @@ struct CompareText {
   int64_t context = 512;
   int32_t bos = -1;
 };
+// Error (data) where a model's logits are not finite: it names model and position.
 Comparison compare(const CompareSide& a, const CompareSide& b, const CompareText& text,
                    const kernels::Backend& backend);
 

@@ -150,8 +150,8 @@ int quantize_command(const Arguments& args) {
   const std::string written = write_model(job, machine.pool);
   if (!source) return finish(args, job, written, nullptr);
   const LoadedModel made = load_any_model(written, machine, options);
-  const Comparison quality = compare({source->model.get(), kernels::Activations::f32},
-                                     {made.model.get(), kernels::Activations::f32}, text, *machine.backend);
+  const Comparison quality = compare({source->model.get(), kernels::Activations::f32, source->path},
+                                     {made.model.get(), kernels::Activations::f32, made.path}, text, *machine.backend);
   return finish(args, job, written, &quality);
 }
 

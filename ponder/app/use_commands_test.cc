@@ -1,6 +1,7 @@
 // generate, score, compare, bench and template render, as they are called wrongly: each mistake is said before the work.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <csignal>
 
 #include "ponder/app/machine.h"
@@ -100,6 +101,25 @@ TEST_F(UseCommands, RefuseWhatHasNoMeaning) {
   expect_refused({"eval", "x.toml", "--samples", "2"}, 2, "for models");
   expect_refused({"eval", folder_.file("m"), "--max-steps", "2"}, 2, "for recipes");
   expect_refused({"compare", model_, "--text", lines_, "--activations", "f32,q9"}, 2, "q9");
+}
+
+TEST_F(UseCommands, CompareNamesTheModelWhoseLogitsAreNoNumbers) {
+  const std::string broken = folder_.file("broken"), text = folder_.file("text");
+  {
+    const auto model = model::load_model(model_, {});
+    Tensor embed = model->params().list().front().value;
+    for (int64_t i = 0; i < embed.cols(); ++i) embed.row('!')[i] = std::nanf("");
+    make_folders(broken);
+    model::save_model(*model, broken);
+  }
+  write_file_atomic(join_path(broken, "tokenizer.json"), read_file(join_path(model_, "tokenizer.json")));
+  write_file_atomic(text, "all is well!\n");
+  EXPECT_EQ(run({"compare", model_, "--text", text}).code, 0);
+  // What follows the 12th token.
+  for (const auto& words : {std::vector<std::string>{"compare", model_, broken, "--text", text},
+                            {"compare", broken, model_, "--text", text, "--json"},
+                            {"compare", broken, "--text", text}})
+    expect_refused(words, 3, broken + ": the logits for token 12 of the text are not finite");
 }
 
 TEST_F(UseCommands, ResultFilesAreTriedBeforeTheWork) {
