@@ -78,11 +78,7 @@ class Cursor {
 
 template <class T>
 int64_t read_integer(Cursor& in) {
-  const uint64_t at = in.at();
-  const T x = in.number<T>("an integer");
-  if constexpr (std::is_same_v<T, uint64_t>)
-    if (x > uint64_t{std::numeric_limits<int64_t>::max()}) in.fail(at, "{} is above 2^63 - 1", x);
-  return static_cast<int64_t>(x);
+  return static_cast<int64_t>(in.number<T>("an integer"));
 }
 
 bool read_boolean(Cursor& in) {
@@ -118,6 +114,18 @@ template <class T>
 GgufValue read_integers(Cursor& in, std::optional<uint64_t> n) {
   return read_values<GgufValue::Integers>(in, n, sizeof(T), read_integer<T>);
 }
+// As signed integers, unless one is above their range.
+GgufValue read_unsigned(Cursor& in, std::optional<uint64_t> n) {
+  GgufValue read = read_integers<uint64_t>(in, n);
+  if (const auto* x = std::get_if<int64_t>(&read.value)) {
+    if (*x < 0) return {static_cast<uint64_t>(*x)};
+  } else if (const auto& list = std::get<GgufValue::Integers>(read.value);
+             std::any_of(list.begin(), list.end(), [](int64_t i) { return i < 0; })) {
+    in.spend(list.size() * sizeof(uint64_t));
+    return {GgufValue::Unsigned(list.begin(), list.end())};
+  }
+  return read;
+}
 template <class T>
 GgufValue read_floats(Cursor& in, std::optional<uint64_t> n) {
   return read_values<GgufValue::Floats>(in, n, sizeof(T),
@@ -140,7 +148,7 @@ GgufValue read_value(Cursor& in) {
     case ValueType::i16: return read_integers<int16_t>(in, n);
     case ValueType::u32: return read_integers<uint32_t>(in, n);
     case ValueType::i32: return read_integers<int32_t>(in, n);
-    case ValueType::u64: return read_integers<uint64_t>(in, n);
+    case ValueType::u64: return read_unsigned(in, n);
     case ValueType::i64: return read_integers<int64_t>(in, n);
     case ValueType::f32: return read_floats<float>(in, n);
     case ValueType::f64: return read_floats<double>(in, n);
@@ -371,8 +379,16 @@ GgufFile GgufFile::open(const std::string& path) {
 namespace {
 
 const char* kind_of(const GgufValue& value) {
-  constexpr const char* kKinds[] = {"an integer", "a number",           "a boolean",         "a text",
-                                    "texts",      "a list of integers", "a list of numbers", "a list of booleans"};
+  constexpr const char* kKinds[] = {"an integer",
+                                    "a number",
+                                    "a boolean",
+                                    "a text",
+                                    "texts",
+                                    "a list of integers",
+                                    "a list of numbers",
+                                    "a list of booleans",
+                                    "an integer above 2^63 - 1",
+                                    "a list with an integer above 2^63 - 1"};
   static_assert(std::size(kKinds) == std::variant_size_v<decltype(value.value)>);
   return kKinds[value.value.index()];
 }

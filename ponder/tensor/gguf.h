@@ -21,12 +21,15 @@
 
 namespace ponder {
 
-// A metadata value. Integers of every width are int64_t (uint64 above 2^63 is an Error), both floats are double.
+// A metadata value. Integers of every width are int64_t, both floats are double. A uint64 above 2^63 - 1, or a list with
+// one, is kept as it is (other programs write them); looking it up as an integer is an Error.
 struct GgufValue {
   using Strings = std::vector<std::string>;
   using Integers = std::vector<int64_t>;
   using Floats = std::vector<double>;
-  std::variant<int64_t, double, bool, std::string, Strings, Integers, Floats, std::vector<bool>> value;
+  using Unsigned = std::vector<uint64_t>;
+  std::variant<int64_t, double, bool, std::string, Strings, Integers, Floats, std::vector<bool>, uint64_t, Unsigned>
+      value;
 };
 
 // A tensor with its dims slowest first, as everywhere in ponder: rows() x cols() of blocks.

@@ -53,6 +53,11 @@ struct WriteValue {
     if (x && key == "split.tensors.count") return typed(ValueType::i32, static_cast<int32_t>(*x)), true;
     return false;
   }
+  void operator()(uint64_t x) const { typed(ValueType::u64, x); }
+  void operator()(const GgufValue::Unsigned& list) const {
+    out.array(ValueType::u64, list.size());
+    for (uint64_t x : list) out.number(x);
+  }
   void operator()(double x) const { typed(ValueType::f32, static_cast<float>(x)); }
   void operator()(bool x) const { typed(ValueType::boolean, static_cast<uint8_t>(x)); }
   void operator()(const std::string& x) const {
