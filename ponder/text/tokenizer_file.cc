@@ -238,7 +238,8 @@ void Reader::read_merges() {
 void Reader::read_model_options() {
   if (is_true(model("byte_fallback")))
     fail("a BPE with byte_fallback is a SentencePiece one, which is not supported; byte-level BPE is");
-  if (!model("dropout").is_null()) fail("a BPE with dropout is not supported: its ids would be random");
+  if (const Json dropout = model("dropout"); !dropout.is_null() && dropout != Json(0.0))
+    fail("a BPE with dropout is not supported: its ids would be random");
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (!text_or_empty(model(key)).empty()) fail("a BPE with {} is not supported", key);
   }

@@ -262,6 +262,7 @@ TEST(TokenizerFile, NamesWhatIsNotSupported) {
     return bpe_json(
         sequence(fmt::format(R"({{"type":"Split","pattern":{{"Regex":"{}"}},"behavior":"{}"}})", pattern, behavior)));
   };
+  EXPECT_NO_THROW(parse_tokenizer(bpe_json(kByteLevel, R"("dropout":0.0,)"), "t.json"));
   std::string zeros;
   for (int i = 0; i < 600'000; ++i) zeros += "0,";
   const std::pair<std::string, const char*> cases[] = {

@@ -304,18 +304,19 @@ Interpreter::Flow Interpreter::loop_over(const Stmt& s, const Value& over, int d
   }
   const auto loop = std::make_shared<Loop>(s, outer, std::move(items), depth);
   const Value loop_value = Value::object(loop);
-  bool entered = false;
+  bool completed = false;  // a round: one that breaks or continues leaves "else" to be run, as in Jinja
   for (size_t i = 0; i < loop->items().size(); ++i) {
-    entered = true;
     loop->at(i);
     new_round();
     assign_name("loop", loop_value);
     at_ = s.at;
     assign(*s.target, loop->items()[i]);
-    if (exec(s.body) == Flow::break_loop) break;
+    const Flow flow = exec(s.body);
+    if (flow == Flow::break_loop) break;
+    completed |= flow == Flow::on;
   }
   scope_ = outer;
-  return entered ? Flow::on : exec(s.otherwise);
+  return completed ? Flow::on : exec(s.otherwise);
 }
 
 void Interpreter::exec_set(const Stmt& s) {

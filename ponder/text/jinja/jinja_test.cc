@@ -63,8 +63,10 @@ const Case kCases[] = {
      R"(['A', 'a', 'b', 'c']['c', 'b', 'a', 'A']['assistant', 'tool', 'user']c6['a'][2, 1, 3][('a', [1, {'z': None}]), ('b', 1), ('C', 2.0), ('items', 'shadow')])"},
     {R"({{ m | selectattr('role', 'equalto', 'user') | list }}{{ m | rejectattr('content') | list | length }}{{ l | reject('odd') | join(',') }}{{ 'T' if l | select('gt', 99) }})",
      R"([{'role': 'user', 'content': 'hi', 'n': 3}]12T)"},
-    {R"({{ s is iterable }}{{ s is sequence }}{{ d is mapping }}{{ t is number }}{{ t is integer }}{{ 1 is true }}{{ i is divisibleby 7 }}{{ undef is none }}{{ range is callable }}{{ undef is not defined }})",
-     R"(TrueTrueTrueTrueFalseFalseTrueFalseTrueTrue)"},
+    {R"({{ s is iterable }}{{ s is sequence }}{{ d is mapping }}{{ t is number }}{{ t is integer }}{{ 1 is true }}{{ i is divisibleby 7 }}{{ undef is none }}{{ range is callable }}{{ undef is not defined }}{{ undef is sequence }})",
+     R"(TrueTrueTrueTrueFalseFalseTrueFalseTrueTrueTrue)"},
+    {R"({% for x in [1, 2] %}{% continue %}{% else %}a{% endfor %}{% for x in [1, 2] %}{% break %}{% else %}b{% endfor %}{% for x in [1, 2] %}{% if x == 2 %}{% break %}{% endif %}{% else %}c{% endfor %}{% for x in [1, 2] %}{% if x == 1 %}{% continue %}{% endif %}{% else %}d{% endfor %}{% for x in [] %}{% else %}e{% endfor %})",
+     R"(abe)"},
     {R"({{ nl | indent(2) }}|{{ 'foo bar baz' | truncate(9) }}|{{ html | e }})",
      R"(one
   two

@@ -31,7 +31,7 @@ bool is_iterable(const Value& v) {
   return v.is_string() || v.is_sequence() || v.is_dict() || v.is(Kind::iterator) || v.is_undefined();
 }
 bool is_sequence(const Value& v) {
-  return v.is_string() || v.is_sequence() || v.is_dict() ||
+  return v.is_string() || v.is_sequence() || v.is_dict() || v.is_undefined() ||
          (v.is(Kind::iterator) && v.as_iterator().type.starts_with("range"));
 }
 bool is_callable(const Value& v) { return v.is_undefined() || (v.is(Kind::object) && v.as_object()->callable()); }
