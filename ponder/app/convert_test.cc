@@ -131,6 +131,50 @@ TEST(ModelCommands, QuantisesAndSaysWhatItCosts) {
   EXPECT_EQ(run({"compare", model, "--text", text, "--activations", "f32,bf16"}).error, "");
 }
 
+// Up to three of them, wherever they were named; and the name that the model was given.
+TEST(ModelCommands, EndsOfAnswersGoThroughEveryFormat) {
+  TempFolder folder;
+  const std::string model = tiny(folder), gguf = folder.file("m.gguf"), again = folder.file("n.gguf"),
+                    back = folder.file("back"), copy = folder.file("copy");
+  const auto ends = [](const std::string& path) { return load_model_text(path).text.eos_ids; };
+  const std::vector<int32_t> one = ends(model), three = {one.at(0), one.at(0) + 1, one.at(0) + 2};
+  ASSERT_EQ(one.size(), 1u);
+  remove_file(join_path(model, "generation_config.json"));
+  std::string config = read_file(join_path(model, "config.json"));
+  config.insert(1, fmt::format("\"eos_token_id\": [{}],", fmt::join(three, ",")));
+  write_file_atomic(join_path(model, "config.json"), config);
+  EXPECT_EQ(ends(model), three);
+  ASSERT_EQ(run({"convert", model, gguf}).error, "");
+  ASSERT_EQ(run({"convert", gguf, again}).error, "");
+  ASSERT_EQ(run({"convert", again, back}).error, "");
+  ASSERT_EQ(run({"convert", model, copy}).error, "");
+  for (const std::string& path : {gguf, again, back, copy}) EXPECT_EQ(ends(path), three) << path;
+  EXPECT_EQ(GgufFile::open(gguf).text("general.name"), "m");
+  EXPECT_EQ(GgufFile::open(again).text("general.name"), "m");
+}
+
+// Many releases announce MTP modules and leave them out.
+TEST(ModelCommands, AbsentMtpModulesAreTakenOff) {
+  TempFolder folder;
+  const std::string config = folder.file("v3.toml"), model = folder.file("v3"), copy = folder.file("copy");
+  write_file_atomic(config,
+                    "[model]\nmodel_type = \"deepseek_v3\"\nvocab_size = 300\nhidden_size = 32\n"
+                    "intermediate_size = 64\nnum_hidden_layers = 2\nnum_attention_heads = 2\nq_lora_rank = 16\n"
+                    "kv_lora_rank = 16\nqk_nope_head_dim = 16\nqk_rope_head_dim = 8\nv_head_dim = 16\n"
+                    "max_position_embeddings = 64\n");
+  ASSERT_EQ(run({"model", "init", config, model, "--random"}).error, "");
+  const std::string path = join_path(model, "config.json"), key = "\"num_nextn_predict_layers\": ";
+  std::string json = read_file(path);
+  const size_t at = json.find(key);
+  ASSERT_NE(at, json.npos) << json;
+  json[at + key.size()] = '1';
+  write_file_atomic(path, json);
+  EXPECT_EQ(run({"model", "verify", model}).error, "");
+  ASSERT_EQ(run({"convert", model, copy}).error, "");
+  EXPECT_NE(read_file(join_path(copy, "config.json")).find(key + "0"), std::string::npos);
+  expect_same_numbers(model, copy);
+}
+
 TEST(ModelCommands, RefuseWhatWouldBeWrong) {
   TempFolder folder;
   const std::string model = tiny(folder), out = folder.file("out.gguf");

@@ -21,7 +21,8 @@ text::GgufVocabulary vocabulary_of(const GgufFile& file) {
   v.tokens = file.strings(key("tokens"));
   if (file.has(key("token_type"))) v.token_types = file.integers(key("token_type"));
   if (file.has(key("merges"))) v.merges = file.strings(key("merges"));
-  v.bos = id("bos_token_id"), v.eos = id("eos_token_id"), v.pad = id("padding_token_id"), v.eot = id("eot_token_id");
+  v.bos = id("bos_token_id"), v.eos = id("eos_token_id"), v.pad = id("padding_token_id");
+  v.eot = id("eot_token_id"), v.eom = id("eom_token_id");
   if (file.has(key("add_bos_token"))) v.add_bos = file.boolean(key("add_bos_token"));
   if (file.has("tokenizer.chat_template")) v.chat_template = file.text("tokenizer.chat_template");
   return v;
@@ -40,6 +41,7 @@ GgufMetadata vocabulary_metadata(const text::GgufVocabulary& v) {
   if (v.bos) put("bos_token_id", {*v.bos});
   if (v.eos) put("eos_token_id", {*v.eos});
   if (v.eot) put("eot_token_id", {*v.eot});
+  if (v.eom) put("eom_token_id", {*v.eom});
   if (v.pad) put("padding_token_id", {*v.pad});
   if (v.add_bos) put("add_bos_token", {*v.add_bos});
   if (!v.chat_template.empty()) m.emplace_back("tokenizer.chat_template", GgufValue{v.chat_template});
@@ -63,10 +65,20 @@ constexpr const char* kCompanions[] = {"tokenizer.json",
                                        "task.toml"};
 
 bool generated(std::string_view key) {
-  for (const char* known : {"general.architecture", "general.name", "general.file_type", "general.quantization_version",
-                            "general.alignment"})
+  for (const char* known :
+       {"general.architecture", "general.file_type", "general.quantization_version", "general.alignment"})
     if (key == known) return true;
   return false;
+}
+
+void write_generation_config(const text::ModelText& text, const std::string& folder) {
+  std::string json;
+  JsonWriter w(json);
+  w.begin_object();
+  if (const auto bos = text.tokenizer->special().bos) w.member("bos_token_id", *bos);
+  if (!text.eos_ids.empty()) w.member("eos_token_id", std::span<const int32_t>(text.eos_ids));
+  w.end_object();
+  write_file_atomic(join_path(folder, "generation_config.json"), json + "\n");
 }
 
 }  // namespace
@@ -97,12 +109,15 @@ GgufMetadata companions_for_gguf(const model::WeightSource& source) {
   try {
     const text::ModelText text = text::load_model_text(folder);
     text::GgufVocabulary v = text::gguf_vocabulary(*text.tokenizer, source.config().vocab_size);
-    // llama.cpp ends an answer at eos and at eot.
-    for (const int32_t id : text.eos_ids)
-      if (!v.eos)
-        v.eos = id;
-      else if (id != *v.eos && !v.eot)
-        v.eot = id;
+    // llama.cpp ends an answer at eos, eot and eom.
+    for (const int32_t id : text.eos_ids) {
+      if (v.eos == id) continue;
+      if (std::optional<int64_t>* free = !v.eos ? &v.eos : !v.eot ? &v.eot : !v.eom ? &v.eom : nullptr)
+        *free = id;
+      else
+        log_warn("{}: GGUF has no place for another token that ends an answer; {} is left out", folder,
+                 text.tokenizer->token(id));
+    }
     v.chat_template = text.chat_template.value_or("");
     return vocabulary_metadata(v);
   } catch (const Error& e) {
@@ -117,19 +132,16 @@ void write_companion_files(const model::WeightSource& source, const std::string&
     for (const char* name : kCompanions)
       if (const std::string from = join_path(source.path(), name); path_exists(from))
         write_file_atomic(join_path(folder, name), read_file(from));
+    // Ends that only config.json names, which is written anew.
+    if (!path_exists(join_path(folder, "generation_config.json")))
+      if (const text::ModelText text = read_model_text(source); text.tokenizer) write_generation_config(text, folder);
     return;
   }
   if (!file->has("tokenizer.ggml.model")) return log_warn("{}: it has no tokenizer; ids only", source.path());
   try {
     const text::ModelText text = text::model_text(vocabulary_of(*file), source.path());
     text::save_model_text(text, folder);
-    std::string json;
-    JsonWriter w(json);
-    w.begin_object();
-    if (const auto bos = text.tokenizer->special().bos) w.member("bos_token_id", *bos);
-    if (!text.eos_ids.empty()) w.member("eos_token_id", std::span<const int32_t>(text.eos_ids));
-    w.end_object();
-    write_file_atomic(join_path(folder, "generation_config.json"), json + "\n");
+    write_generation_config(text, folder);
   } catch (const Error& e) {
     log_warn("{} The folder has no tokenizer; ids only.", e.what());
   }

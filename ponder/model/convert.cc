@@ -39,11 +39,6 @@ BlockType fitting(BlockType type, int64_t cols) {
   return fits(small) ? small : BlockType::f16;
 }
 
-int layer_of(const std::string& released) {
-  int layer = -1;
-  return std::sscanf(released.c_str(), "model.layers.%d.", &layer) == 1 ? layer : -1;
-}
-
 bool is_router(const std::string& released) { return released.ends_with("mlp.gate.weight"); }
 
 // Rows `begin` .. of a tensor in the type `to`; the order is the released one.

@@ -4,12 +4,24 @@
 
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
+#include "ponder/base/log.h"
 #include "ponder/model/attention.h"
 #include "ponder/model/gguf_names.h"
 #include "ponder/tensor/tensor_file.h"
 #include "ponder/tensor/tensor_io.h"
 
 namespace ponder::model {
+
+int layer_of(std::string_view name) {
+  constexpr std::string_view prefix = "model.layers.";
+  if (!name.starts_with(prefix)) return -1;
+  int layer = 0;
+  for (size_t i = prefix.size(); i < name.size() && name[i] != '.'; ++i) {
+    if (name[i] < '0' || name[i] > '9' || layer > 100000) return -1;
+    layer = layer * 10 + (name[i] - '0');
+  }
+  return layer;
+}
 
 void StoredTensor::read_f32(float* out) const {
   const int64_t rows = shape.size() == 1 ? 1 : shape[0];
@@ -245,10 +257,25 @@ StoredTensor WeightSource::joined(const StoredTensor& k_transposed, const Stored
   return t;
 }
 
+void WeightSource::drop_absent_mtp() {
+  if (config_.num_nextn_predict_layers == 0) return;
+  for (const std::string& name : names())
+    if (layer_of(name) >= config_.num_hidden_layers) return;
+  log_warn("{}: num_nextn_predict_layers is {}, but there are no such tensors; there is no MTP, then", path(),
+           config_.num_nextn_predict_layers);
+  config_.num_nextn_predict_layers = 0;
+}
+
 std::unique_ptr<WeightSource> WeightSource::open(const std::string& path) {
-  if (path.ends_with(".gguf")) return std::make_unique<GgufSource>(path);
-  const std::string config = path + "/config.json";
-  return open(path, parse_config_json(read_file(config, size_t{16} << 20), config));
+  std::unique_ptr<WeightSource> source;
+  if (path.ends_with(".gguf")) {
+    source = std::make_unique<GgufSource>(path);
+  } else {
+    const std::string config = path + "/config.json";
+    source = open(path, parse_config_json(read_file(config, size_t{16} << 20), config));
+  }
+  source->drop_absent_mtp();
+  return source;
 }
 
 std::unique_ptr<WeightSource> WeightSource::open(const std::string& path, const ModelConfig& config) {

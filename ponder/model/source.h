@@ -31,9 +31,13 @@ struct StoredTensor {
   void read_f32(float* out) const;
 };
 
+// The layer of "model.layers.N. ..."; -1 for other names.
+int layer_of(std::string_view name);
+
 class WeightSource {
  public:
-  // A folder with config.json, or a .gguf file (any part of a split one). Errors name the file and what is missing.
+  // A folder with config.json, or a .gguf file (any part of a split one). Errors name the file and what is missing. MTP
+  // modules that are announced but not there at all (many releases leave them out) are taken off, with a warning.
   static std::unique_ptr<WeightSource> open(const std::string& path);
   // Safetensors of a model whose shape is known otherwise.
   static std::unique_ptr<WeightSource> open(const std::string& path, const ModelConfig& config);
@@ -59,6 +63,7 @@ class WeightSource {
   ModelConfig config_;
 
  private:
+  void drop_absent_mtp();
   StoredTensor joined(const StoredTensor& k_transposed, const StoredTensor& v_b) const;
 };
 

@@ -15,18 +15,6 @@
 namespace ponder::model {
 namespace {
 
-// The layer of "model.layers.N. ..."; -1 for other names.
-int layer_of(const std::string& name) {
-  constexpr std::string_view prefix = "model.layers.";
-  if (name.compare(0, prefix.size(), prefix) != 0) return -1;
-  int layer = 0;
-  for (size_t i = prefix.size(); i < name.size() && name[i] != '.'; ++i) {
-    if (name[i] < '0' || name[i] > '9' || layer > 100000) return -1;
-    layer = layer * 10 + (name[i] - '0');
-  }
-  return layer;
-}
-
 // Released MTP layers repeat the embedding and the head; here they are shared.
 const char* duplicate_of(const std::string& name) {
   if (layer_of(name) < 0) return nullptr;

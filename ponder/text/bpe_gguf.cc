@@ -140,11 +140,12 @@ std::unique_ptr<Tokenizer> tokenizer_from_gguf(const GgufVocabulary& v, std::str
                   v.tokens.size());
     if (from) to = static_cast<int32_t>(*from);
   };
-  std::optional<int32_t> eot;
+  std::optional<int32_t> eot, eom;
   mark(v.bos, special.bos, "bos_token_id");
   mark(v.eos, special.eos, "eos_token_id");
   mark(v.pad, special.pad, "padding_token_id");
   mark(v.eot, eot, "eot_token_id");
+  mark(v.eom, eom, "eom_token_id");
   special.add_bos = special.add_bos && special.bos;
   out->set_special(special);
   return out;

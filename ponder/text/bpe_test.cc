@@ -219,6 +219,8 @@ TEST(ModelText, ReadsAFolder) {
   ModelText m = load_model_text(folder.path());
   EXPECT_FALSE(m.chat_template);
   EXPECT_EQ(m.bos_text, "");
+  write("config.json", R"({"eos_token_id":263})");  // counts until there is a generation_config.json
+  EXPECT_EQ(load_model_text(folder.path()).eos_ids, (std::vector<int32_t>{263}));
   write("tokenizer_config.json",
         R"({"bos_token":{"content":"<|bos|>"},"eos_token":"<|eos|>","pad_token":null,"add_bos_token":true,)"
         R"("chat_template":[{"name":"tool","template":"T"},{"name":"default","template":"D"}]})");

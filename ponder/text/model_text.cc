@@ -57,7 +57,8 @@ void read_config(const std::string& path, ModelText& out) {
   if (j.contains("chat_template")) out.chat_template = template_of(j["chat_template"], path);
 }
 
-void read_generation_config(const std::string& path, ModelText& out) {
+// generation_config.json or, in its place, config.json.
+void read_ends(const std::string& path, ModelText& out) {
   const Json j = read_json(path);
   if (!j.is_object() || !j.contains("eos_token_id")) return;
   const Json& eos = j["eos_token_id"];
@@ -94,7 +95,11 @@ ModelText load_model_text(const std::string& folder) {
   if (path_exists(in("tokenizer_config.json"))) read_config(in("tokenizer_config.json"), out);
   if (path_exists(in("chat_template.jinja")))
     out.chat_template = read_file(in("chat_template.jinja"), kMaxTemplateBytes);
-  if (path_exists(in("generation_config.json"))) read_generation_config(in("generation_config.json"), out);
+  for (const char* name : {"generation_config.json", "config.json"})
+    if (path_exists(in(name))) {
+      read_ends(in(name), out);
+      break;
+    }
   finish(out);
   return out;
 }
@@ -103,7 +108,8 @@ ModelText model_text(const GgufVocabulary& vocabulary, std::string_view name) {
   ModelText out;
   out.tokenizer = tokenizer_from_gguf(vocabulary, name);
   if (!vocabulary.chat_template.empty()) out.chat_template = vocabulary.chat_template;
-  if (vocabulary.eot) out.eos_ids.push_back(static_cast<int32_t>(*vocabulary.eot));
+  for (const auto& end : {vocabulary.eot, vocabulary.eom})
+    if (end) out.eos_ids.push_back(static_cast<int32_t>(*end));
   finish(out);
   return out;
 }

@@ -22,7 +22,8 @@ struct ModelText {
 
 // tokenizer.json or tokenizer.json.zst; where present tokenizer_config.json (bos_token, eos_token, pad_token: a string
 // or an object with "content"; add_bos_token; chat_template: a string or a list of {name, template}, of which "default"
-// counts), chat_template.jinja (which wins) and generation_config.json (eos_token_id: a number or a list).
+// counts), chat_template.jinja (which wins) and generation_config.json, or config.json where there is none
+// (eos_token_id: a number or a list).
 // Throws Error (data) naming the file.
 ModelText load_model_text(const std::string& folder);
 ModelText model_text(const GgufVocabulary& vocabulary, std::string_view name);
