@@ -36,7 +36,7 @@ int eval_command(const Arguments& args) {
   const std::string& what = args.positional[0];
   const bool recipe_named = what.ends_with(".toml");
   check_subject(args, what, recipe_named, {"problems", "samples", "temperature", "split", "puzzles"},
-                {"resume", "max-steps", "run-name", "allow-recipe-change"});
+                {"resume", "max-steps", "run-name", "output-dir", "allow-recipe-change"});
   if (recipe_named) return run_recipe(args, "eval");
 
   Recipe overrides;

@@ -188,7 +188,9 @@ void Scheduler::release_followers(Sequence& leader) {
     if (f->leader == &leader) f->leader = nullptr;
 }
 
-// Takes over what the leader has computed of the common prompt: full pages are shared, the last one is copied.
+// Takes over what the leader has computed of the common prompt: full pages are shared, the last one is copied, but not
+// before the step ends, for MTP modules have yet to write their keys. (A page that a follower has to give back until then
+// may be given to another one: its copy comes later.)
 void Scheduler::fork(const Sequence& leader, Sequence& s) {
   const int64_t prompt = s.length();
   const int64_t full = prompt / kPageSize;
@@ -199,7 +201,7 @@ void Scheduler::fork(const Sequence& leader, Sequence& s) {
   for (size_t i = 0; i < std::min(leader.hashes.size(), static_cast<size_t>(full)); ++i)
     s.hashes.push_back(leader.hashes[i]);
   if (prompt % kPageSize == 0 || reserve_pages(s, prompt)) {
-    if (prompt % kPageSize) pool_.copy_page(leader.pages[static_cast<size_t>(full)], s.pages.back());
+    if (prompt % kPageSize) copies_.push_back({leader.pages[static_cast<size_t>(full)], s.pages.back()});
     s.computed = prompt;
   } else {
     s.computed = full * kPageSize;  // no page for the rest now: it is computed when there is one
@@ -229,6 +231,8 @@ void Scheduler::remember_pages(Sequence& s) {
 }
 
 void Scheduler::end_step() {
+  for (const PageCopy& c : copies_) pool_.copy_page(c.from, c.to);
+  copies_.clear();
   for (const Work& w : work_) remember_pages(*w.sequence);
   take_out_finished();
 }

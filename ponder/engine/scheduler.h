@@ -50,10 +50,10 @@ class Scheduler {
   void begin_step(uint64_t version, std::vector<Event>& events);
   // Hands out rows, the oldest sequences first; rows of prompts stand before the others. One span for each piece of work.
   std::span<const Work> plan(Rows& rows);
-  // The leader's prompt is complete: its followers have it, too. Those that may go on at once, which is all of them unless
-  // pages are missing.
+  // The leader's prompt is complete: its followers have it, too, when the step ends. Those that may go on, which is all of
+  // them unless pages are missing.
   std::span<Sequence* const> fork_followers(Sequence& leader);
-  // Finished sequences leave, full pages are remembered.
+  // Followers get their copies, full pages are remembered, finished sequences leave.
   void end_step();
 
   const KvCache& cache() const { return cache_; }
@@ -83,6 +83,10 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> spare_;    // finished ones, kept for their memory
   std::vector<Work> work_;                          // of this step
   std::vector<Sequence*> forked_;
+  struct PageCopy {
+    int32_t from, to;
+  };
+  std::vector<PageCopy> copies_;  // to be made at the end of the step
   int64_t preempted_ = 0, shared_tokens_ = 0;
 };
 

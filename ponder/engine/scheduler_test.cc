@@ -106,6 +106,24 @@ TEST_F(SchedulerTest, FollowersShareTheLeadersPages) {
   EXPECT_EQ(step().size(), 4u);
 }
 
+// MTP modules write their keys of a prompt after the followers have their pages.
+TEST_F(SchedulerTest, FollowersGetAllThatTheStepWrites) {
+  start({.pages = 20});
+  scheduler_->add(request(70, 3), 0);
+  scheduler_->begin_step(1, events_);
+  const Work leader = scheduler_->plan(rows_)[0];
+  leader.sequence->computed += leader.count;
+  const std::span<Sequence* const> followers = scheduler_->fork_followers(*leader.sequence);
+  ASSERT_EQ(followers.size(), 2u);
+  const auto page = [&](const Sequence& s) { return pool_->layer(0) + s.pages.at(1) * pool_->layout().page_floats(); };
+  page(*leader.sequence)[0] = 42;
+  scheduler_->end_step();
+  for (const Sequence* f : followers) {
+    EXPECT_NE(page(*f), page(*leader.sequence));
+    EXPECT_EQ(page(*f)[0], 42);
+  }
+}
+
 TEST_F(SchedulerTest, WithoutSharingEveryAnswerComputesThePrompt) {
   start({.pages = 20, .max_step_rows = 1000, .share_prefixes = false});
   scheduler_->add(request(130, 3), 0);
