@@ -250,20 +250,27 @@ class Chat {
     {
       Keys keys;
       id = answering_.add(std::move(request), [&](size_t, const AnswerText::Delta& d) { screen.show(d); });
-      while (!answering_.idle()) {
-        answering_.step();
-        const Answer& a = answering_.answers(id)[0];
-        if (first == 0 && !a.ids.empty()) {
-          first = seconds_now() - start;
-          cached_ = engine_->stats().shared_tokens - shared_before;
+      try {
+        while (!answering_.idle()) {
+          answering_.step();
+          const Answer& a = answering_.answers(id)[0];
+          if (first == 0 && !a.ids.empty()) {
+            first = seconds_now() - start;
+            cached_ = engine_->stats().shared_tokens - shared_before;
+          }
+          if (a.content.empty()) screen.count(a.reasoning_tokens);
+          const std::string typed = keys.typed();
+          if (typed == "t" && typed_ahead_.empty())
+            screen.fold(folded_ = !folded_);
+          else
+            typed_ahead_ += typed;
+          if (stop_requested()) answering_.cancel_all();
         }
-        if (a.content.empty()) screen.count(a.reasoning_tokens);
-        const std::string typed = keys.typed();
-        if (typed == "t" && typed_ahead_.empty())
-          screen.fold(folded_ = !folded_);
-        else
-          typed_ahead_ += typed;
-        if (stop_requested()) answering_.cancel_all();
+      } catch (...) {  // out of memory, say: the conversation goes on without this answer
+        answering_.cancel_all();
+        answering_.take(id);
+        screen.end();
+        throw;
       }
       screen.end();
     }

@@ -70,6 +70,7 @@ void Scheduler::begin_step(uint64_t version, std::vector<Event>& events) {
     version_ = version;
     for (auto& s : running_) drop_pages(*s);
   }
+  copies_.clear();  // of a step that failed
   const auto report = [&](const std::unique_ptr<Sequence>& s) {
     if (cancelled(s)) events.push_back({s->request, s->answer, -1, 0, 0, Finish::cancelled});
   };
@@ -85,7 +86,6 @@ void Scheduler::begin_step(uint64_t version, std::vector<Event>& events) {
 
 void Scheduler::admit() {
   while (!waiting_.empty() && static_cast<int>(running_.size()) < config_.max_sequences) {
-    if (config_.share_prefixes && !waiting_.front()->leader) find_prefix(*waiting_.front());
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
   }
@@ -112,6 +112,8 @@ std::span<const Work> Scheduler::plan(Rows& rows) {
   for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
     Sequence& s = *running_[i];
     if (s.leader) continue;
+    if (config_.share_prefixes && s.pages.empty()) find_prefix(s);
+    s.computed = std::min(s.computed, s.confirmed() - 1);  // after a step that failed, its last row is computed again
     // A draft is judged in the step that computes the token before it, or not at all.
     if (s.length() - s.computed > budget) s.forget_drafts();
     const bool prompt = by_token_ && s.computed < s.prompt;
@@ -135,11 +137,13 @@ std::span<const Work> Scheduler::plan(Rows& rows) {
   return work_;
 }
 
-// Preempts the youngest sequence that is not `keep` and not needed by it. It keeps its tokens and is computed again.
+// Preempts the youngest sequence, if it is younger than `keep` and has no rows in this step. It keeps its tokens and is
+// computed again. (If an older one could be preempted, two that do not fit together would take turns for ever.)
 bool Scheduler::make_room(const Sequence& keep) {
   for (size_t i = running_.size(); i-- > 0;) {
     Sequence& s = *running_[i];
-    if (&s == &keep || s.pages.empty()) continue;
+    if (&s == &keep) return false;  // those before it are older
+    if (s.pages.empty()) continue;
     if (std::any_of(work_.begin(), work_.end(), [&](const Work& w) { return w.sequence == &s; })) return false;
     drop_pages(s);
     ++preempted_;

@@ -3,7 +3,8 @@
 // The scheduler knows no prefill and no decode. A sequence has `computed` tokens in its pages and `length` tokens in all;
 // every step hands out a budget of rows to let the first catch up with the second. Answers to one prompt share its pages:
 // the first of them, their leader, computes the prompt, the others follow. When pages run out the youngest sequence gives
-// its own back and is recomputed later, with the same bits.
+// its own back and is recomputed later, with the same bits, but for what it finds in the pages of others. A step that fails
+// (memory) leaves all as it was: the next one does the same work.
 #pragma once
 
 #include <cstdint>

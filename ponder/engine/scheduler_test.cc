@@ -162,6 +162,50 @@ TEST_F(SchedulerTest, TheYoungestGivesItsPagesBackAndIsComputedAgain) {
   EXPECT_EQ(pages(), 0);
 }
 
+// Two that do not fit together must not take each other's pages in turn.
+TEST_F(SchedulerTest, TheOldestComesToItsEnd) {
+  start({.pages = 20, .max_sequences = 16, .max_step_rows = 512, .share_prefixes = false});
+  scheduler_->add(request(600, 1, 500), 0);
+  scheduler_->add(request(700, 1, 20), 1);
+  for (int i = 2; i < 8; ++i) scheduler_->add(request(120, 1, 200), i);
+  int64_t rows = 0;
+  while (!scheduler_->idle())
+    for (const Done& d : step()) rows += d.count;
+  EXPECT_EQ(drawn_, 500 + 20 + 6 * 200);
+  EXPECT_LT(rows, 2 * (1100 + 720 + 6 * 320));  // of about 3,700 that one after the other needs
+  EXPECT_EQ(pages(), 0);
+}
+
+TEST_F(SchedulerTest, PreemptedAnswersFindTheirPromptAgain) {
+  start({.pages = 20, .max_sequences = 16, .max_step_rows = 1024});
+  scheduler_->add(request(640, 16, 150), 0);
+  int64_t rows = 0;
+  while (!scheduler_->idle())
+    for (const Done& d : step()) rows += d.count;
+  EXPECT_EQ(drawn_, 16 * 150);
+  EXPECT_GT(scheduler_->preempted(), 0);
+  EXPECT_LT(rows, 2 * (640 + 16 * 150));
+  EXPECT_EQ(pages(), 0);
+}
+
+// A step that ends early (memory) is made again by the next one, whatever it had done.
+TEST_F(SchedulerTest, AFailedStepIsMadeAgain) {
+  start({.pages = 20});
+  scheduler_->add(request(70, 3), 0);
+  scheduler_->add(request(30, 1), 1);
+  scheduler_->begin_step(1, events_);
+  for (const Work& w : scheduler_->plan(rows_)) {
+    w.sequence->computed += w.count;
+    scheduler_->fork_followers(*w.sequence);
+  }
+  scheduler_->begin_step(1, events_);
+  for (const Work& w : scheduler_->plan(rows_)) {
+    EXPECT_EQ(w.position, w.sequence->prompt - 1);
+    EXPECT_EQ(w.count, 1);
+  }
+  scheduler_->end_step();
+}
+
 // Leaders whose prompt is not complete, running and waiting, several at once.
 TEST_F(SchedulerTest, CancelledBeforeThePromptIsComputed) {
   start({.pages = 40, .max_sequences = 5, .max_step_rows = 64});
