@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "ponder/model/source.h"
 #include "ponder/rl/step.h"
 #include "ponder/train/data.h"
 #include "tests/tiny_models.h"
@@ -158,6 +159,97 @@ TEST(Reinforcement, SeveralStepsPerRollout) {
                                      [](const auto& m) { return m.first == "sampling/sampling_logp_difference/max"; });
     EXPECT_EQ(checked, step % 4 == 0);
   }
+}
+
+// Rewards that read an answer see its text without the end token: they agree with the task's own grade.
+TEST(Reinforcement, RewardsOfTextAgreeWithTheTask) {
+  const auto task = tasks::make_task({.name = "countdown", .numbers_to = 12, .direct_share = 1});
+  Lab lab(dense(task->tokenizer().vocab_size()));
+  lab.pretrain(*task, 300'000);
+  rl::GrpoSetup setup = recipe();
+  setup.grpo.num_prompts_per_step = 8;
+  setup.grpo.dynamic_sampling = false;
+  setup.grpo.max_completion_length = 40;
+  setup.rewards.resize(3);
+  setup.rewards[1].name = "countdown";
+  setup.rewards[2] = setup.rewards[1];
+  train::Trainer trainer(*lab.model, *lab.backend, setup.train, 1);
+  engine::Engine engine(*lab.model, *lab.backend, {.pages = 1000});
+  rl::Grpo grpo(trainer, engine, *task, setup, *lab.backend);
+  const rl::GrpoReport r = grpo.step(0);
+  size_t answers = 0, right = 0;
+  for (const rl::Group& g : r.rollout->groups)
+    for (const rl::RolloutAnswer& a : g.answers) {
+      if (a.grade.right()) {
+        EXPECT_EQ(r.reward[3 * answers + 1], 1) << task->tokenizer().decode(a.completion());
+      }
+      right += a.grade.right();
+      ++answers;
+    }
+  EXPECT_GT(right, 0u);
+  EXPECT_NEAR(metric(r, "rewards/accuracy/mean"), static_cast<double>(right) / static_cast<double>(answers), 1e-12);
+  EXPECT_GE(metric(r, "rewards/countdown/mean"), metric(r, "rewards/accuracy/mean"));
+  EXPECT_EQ(metric(r, "rewards/countdown_2/std"), metric(r, "rewards/countdown/std"));
+}
+
+// Fewer answers than optimizer steps: parts without answers change nothing, and the first one with some is checked.
+TEST(Reinforcement, StepsWithoutAnswersChangeNothing) {
+  const auto task = tasks::make_task({.name = "countdown", .numbers_to = 12});
+  model::ModelConfig config = test::tiny_v3();
+  config.vocab_size = task->tokenizer().vocab_size();
+  Lab lab(config);
+  rl::GrpoSetup setup = recipe();
+  setup.grpo.num_generations = 2;
+  setup.grpo.num_prompts_per_step = 1;
+  setup.grpo.steps_per_generation = 8;
+  setup.grpo.max_completion_length = 20;
+  setup.rewards.resize(1);
+  setup.rewards[0].name = "random";
+  setup.train.adamw.weight_decay = 100;
+  setup.train.mtp_loss_weight = 0;
+  train::Trainer trainer(*lab.model, *lab.backend, setup.train, 8);
+  engine::Engine engine(*lab.model, *lab.backend, {.pages = 100});
+  rl::Grpo grpo(trainer, engine, *task, setup, *lab.backend);
+  std::vector<std::vector<float>> before;
+  for (const ops::Param& p : lab.model->params().list())
+    before.emplace_back(p.value.f32(), p.value.f32() + p.value.size());
+  int updates = 0;
+  for (int64_t step = 0; step < 8; ++step) {
+    const uint64_t version = lab.model->params().version();
+    const rl::GrpoReport r = grpo.step(step);
+    const bool moved = lab.model->params().version() != version;
+    EXPECT_EQ(moved, metric(r, "grad_norm") > 0) << step;
+    if (moved && updates++ == 0) {
+      EXPECT_EQ(metric(r, "sampling/sampling_logp_difference/max"), 0);
+    }
+  }
+  EXPECT_GT(updates, 0);
+  EXPECT_LT(updates, 8);
+  // MTP modules are not in the loss: not even weight decay touches them.
+  size_t i = 0, same = 0;
+  for (const ops::Param& p : lab.model->params().list()) {
+    const bool unchanged = std::memcmp(before[i++].data(), p.value.f32(), static_cast<size_t>(p.value.size()) * 4) == 0;
+    const bool mtp = model::layer_of(p.name) >= config.num_hidden_layers;
+    EXPECT_TRUE(unchanged || !mtp) << p.name;
+    same += unchanged && mtp;
+  }
+  EXPECT_GT(same, 0u);
+}
+
+TEST(Reinforcement, WhatCannotBeMeantIsRefused) {
+  const auto task = tasks::make_task({.name = "countdown", .numbers_to = 12});
+  model::ModelConfig config = test::tiny_dense();
+  config.vocab_size = task->tokenizer().vocab_size();
+  Lab lab(config);
+  engine::Engine engine(*lab.model, *lab.backend, {.pages = 100});
+  train::Trainer trainer(*lab.model, *lab.backend, {}, 1);
+  rl::GrpoSetup setup = recipe();
+  setup.grpo.max_prompt_length = 2;
+  rl::Grpo grpo(trainer, engine, *task, setup, *lab.backend);
+  EXPECT_THROW(grpo.step(0), Error) << "all prompts are longer";
+  setup.rewards.resize(1);
+  setup.rewards[0].name = "soft_overlong";  // its cache of 4,096 tokens is more than an answer may have
+  EXPECT_THROW(rl::Grpo(trainer, engine, *task, setup, *lab.backend), Error);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ std::string stem(const std::string& path) {
 
 StageRecipe::StageRecipe(std::string stage_type) : type(std::move(stage_type)) {
   optim.adamw.max_grad_norm = 1;
+  if (type == "rl") optim.mtp_loss_weight = 0;
   if (type == "pretrain") {
     optim.schedule.learning_rate = 3e-4;
     optim.schedule.lr_scheduler_type = "cosine";
@@ -28,10 +29,21 @@ StageRecipe::StageRecipe(std::string stage_type) : type(std::move(stage_type)) {
 
 void StageRecipe::finish() {
   if (name.empty()) name = type;
+  if (eval.samples == 0) eval.samples = type == "rl" ? rl.grpo.num_generations : 1;
   if (type == "rl") {
     if (rl.grpo.num_generations_eval) eval.samples = *rl.grpo.num_generations_eval;
     rl.grpo.num_generations_eval = eval.samples;  // one number, under TRL's name and ours
     rl.grpo.finish();
+    if (optim.mtp_loss_weight > 0)
+      throw_error(Exit::data, "stage {}: mtp_loss_weight = {}: reinforcement learning does not train MTP modules", name,
+                  optim.mtp_loss_weight);
+    if (!rl.grpo.reward_funcs.empty()) {
+      if (!reward.empty())
+        throw_error(Exit::data, "stage {}: reward_funcs and [[reward]] both say what an answer is worth; take one",
+                    name);
+      for (const std::string& function : rl.grpo.reward_funcs) reward.emplace_back().name = function;
+      rl.grpo.reward_funcs.clear();  // the same recipe, written in the other way
+    }
     if (run.max_steps < 1)
       throw_error(Exit::data,
                   "stage {}: max_steps is {}; reinforcement learning has no end of its own, so say how many steps",

@@ -82,7 +82,7 @@ struct RlSection {
 
 // [eval]: what an evaluation consists of.
 struct EvalSection {
-  int64_t problems = 300, samples = 1;
+  int64_t problems = 300, samples = 0;
   bool greedy = true;
   int64_t pass_problems = 0, pass_samples = 16;
   std::string split = "held_out";
@@ -158,6 +158,7 @@ void RunSection::fields(V& v) {
   v.field("resume", resume,
           {.help = "auto: the same recipe goes on in its unfinished run; never; or the run to go on with",
            .synonyms = {"resume_from_checkpoint", "trainer.resume_mode", "ckpt.path"},
+           .value_synonyms = {{"True", "auto"}, {"true", "auto"}, {"False", "never"}, {"false", "never"}},
            .identity = false});
   v.field("seed", seed, {.help = "of everything random"});
   v.field("threads", threads,
@@ -211,7 +212,7 @@ void PretrainSection::fields(V& v) {
 template <class V>
 void EvalSection::fields(V& v, bool with_sampling) {
   v.field("problems", problems, {.help = "problems of an evaluation; 0: none", .min = 0});
-  v.field("samples", samples, {.help = "answers to each", .min = 1, .max = 1024});
+  v.field("samples", samples, {.help = "answers to each; 0: num_generations in rl, else 1", .min = 0, .max = 1024});
   v.field("greedy", greedy, {.help = "also one greedy answer to each"});
   v.field("pass_problems", pass_problems,
           {.help = "pass@k over so many problems, in the first and the last evaluation of a stage; 0: none", .min = 0});

@@ -103,7 +103,28 @@ TEST_F(RecipeTest, TheHashIsOfTheWork) {
   EXPECT_NE(load(kTwo, "", {"run_name=other"}).hash(), hash);
 }
 
+TEST_F(RecipeTest, RewardsByName) {
+  const Plan plan = load("max_steps = 3\nreward_funcs = [\"accuracy\", \"format\"]\n", "rl");
+  ASSERT_EQ(plan.stage[0].reward.size(), 2u);
+  EXPECT_EQ(plan.stage[0].reward[1].name, "format");
+  EXPECT_NE(error("max_steps = 1\nreward_funcs = [\"acuracy\"]\n", "rl").find("accuracy"), std::string::npos);
+  EXPECT_NE(
+      error("max_steps = 1\nreward_funcs = [\"accuracy\"]\n[[reward]]\nname = \"format\"\n", "rl").find("take one"),
+      std::string::npos);
+}
+
+TEST_F(RecipeTest, AnswersOfAnEvaluation) {
+  const auto samples = [&](const char* more) {
+    return load(std::string("max_steps = 3\nnum_generations = 6\n") + more, "rl").stage[0].eval.samples;
+  };
+  EXPECT_EQ(samples(""), 6);
+  EXPECT_EQ(samples("[eval]\nsamples = 2\n"), 2);
+  EXPECT_EQ(samples("num_generations_eval = 3\n"), 3);
+  EXPECT_EQ(load("", "pretrain").stage[0].eval.samples, 1);
+}
+
 TEST_F(RecipeTest, MistakesAreNamed) {
+  EXPECT_NE(error("max_steps = 1\nmtp_loss_weight = 0.3\n", "rl").find("MTP"), std::string::npos);
   EXPECT_NE(error(kTwo, "rl").find("ponder"), std::string::npos);
   EXPECT_NE(error("[[stage]]\ntype = \"retrain\"\n").find("did you mean pretrain"), std::string::npos);
   EXPECT_NE(error("[[stage]]\nname = \"x\"\n").find("needs a type"), std::string::npos);

@@ -43,11 +43,11 @@ class Reinforcement final : public Training {
       task_ = puzzles_.get();
     }
     const rl::GrpoConfig& c = recipe_.rl.grpo;
-    if (c.top_p < 1 || c.top_k > 0 || c.min_p.value_or(0) > 0)
+    if (c.top_p < 1 || c.top_k > 0 || c.min_p.value_or(0) > 0 || c.repetition_penalty != 1)
       log_warn(
-          "{}: top_p, top_k or min_p cut the distribution that answers are sampled from, but not the one in the loss: "
-          "what is "
-          "learned is then not quite what was sampled",
+          "{}: top_p, top_k, min_p or repetition_penalty change the distribution that answers are sampled from, but "
+          "not "
+          "the one in the loss: what is learned is then not quite what was sampled",
           recipe_.name);
     if (recipe_.eval.problems > 0) evaluator_ = std::make_unique<Evaluator>(recipe_, *run.task);
     trainer_ = std::make_unique<train::Trainer>(*run.model, *run.machine.backend, recipe_.optim, steps());

@@ -279,6 +279,12 @@ void StepTotals::add(const AnswerBatch<Real>& batch, const LossOptions& options)
   micro_batches += 1;
 }
 
+template <class Real>
+void add_loss_entropies(const AnswerBatch<Real>& batch, const LossOptions& options, std::vector<double>& entropies) {
+  for (int64_t i = 0; i < batch.answers(); ++i)
+    for (int64_t t : loss_tokens(batch, options, i)) entropies.push_back(batch.entropy[t]);
+}
+
 double entropy_threshold(std::vector<double> entropies, double top) {
   if (entropies.empty()) return -std::numeric_limits<double>::infinity();
   std::sort(entropies.begin(), entropies.end());
@@ -421,6 +427,8 @@ template Advantages advantages(std::span<const double>, const AnswerBatch<float>
 template Advantages advantages(std::span<const double>, const AnswerBatch<double>&, const AdvantageOptions&);
 template void StepTotals::add(const AnswerBatch<float>&, const LossOptions&);
 template void StepTotals::add(const AnswerBatch<double>&, const LossOptions&);
+template void add_loss_entropies(const AnswerBatch<float>&, const LossOptions&, std::vector<double>&);
+template void add_loss_entropies(const AnswerBatch<double>&, const LossOptions&, std::vector<double>&);
 template double policy_loss(const AnswerBatch<float>&, const LossOptions&, const StepTotals&, std::span<float>,
                             std::span<float>, LossMetrics&);
 template double policy_loss(const AnswerBatch<double>&, const LossOptions&, const StepTotals&, std::span<double>,

@@ -113,6 +113,8 @@ struct StepTotals {
 // Wang et al. 2025, "Beyond the 80/20 rule": the policy learns from the share `top` of tokens with the highest entropy.
 // The threshold is the (1 - top) quantile, linearly interpolated, of the loss tokens' entropies; empty: keeps all.
 double entropy_threshold(std::vector<double> entropies, double top);
+template <class Real>
+void add_loss_entropies(const AnswerBatch<Real>& batch, const LossOptions& options, std::vector<double>& entropies);
 
 // Sums over loss tokens (or, at sequence level, answers): parts add up, shares are taken at the end.
 struct LossMetrics {

@@ -388,6 +388,18 @@ TEST(PolicyLoss, MicroBatchesAddUpToTheStep) {
   }
 }
 
+TEST(PolicyLoss, TheEntropyThresholdIsOfLossTokens) {
+  const std::vector<int64_t> offsets = {0, 3, 5};
+  const std::vector<double> logp(5, -1), entropy = {1, 2, 3, 40, 50};
+  const std::vector<uint8_t> mask = {1, 0, 1, 1, 1}, truncated = {0, 1};
+  AnswerBatch<double> b{.offsets = offsets, .logp = logp, .entropy = entropy, .mask = mask, .truncated = truncated};
+  std::vector<double> found;
+  add_loss_entropies(b, {.mask_truncated = true}, found);
+  EXPECT_EQ(found, (std::vector<double>{1, 3}));
+  add_loss_entropies(b, {}, found);
+  EXPECT_EQ(found, (std::vector<double>{1, 3, 1, 3, 40, 50}));
+}
+
 TEST(PolicyLoss, FarTokensAreCountedAndFinite) {
   const std::vector<int64_t> offsets = {0, 2};
   const std::vector<float> logp = {-0.1f, -90.f}, old_logp = {-95.f, -0.5f};
@@ -456,6 +468,28 @@ TEST(GrpoConfig, OtherFrameworksNames) {
   GrpoConfig lonely;
   lonely.num_generations = 1;
   EXPECT_THROW(lonely.finish(), Error);
+}
+
+TEST(GrpoConfig, DefaultsThatFollowFromOthers) {
+  const auto finished = [](std::initializer_list<const char*> sets) {
+    GrpoConfig c;
+    Recipe recipe;
+    for (const char* set : sets) recipe.set(set);
+    recipe.bind(c);
+    c.finish();
+    return c;
+  };
+  EXPECT_EQ(finished({}).loss_options().kl, KlEstimator::k3);
+  EXPECT_EQ(finished({"beta=1", "kl_in=reward"}).advantage_options().kl, KlEstimator::k1);
+  EXPECT_EQ(finished({"beta=1", "use_kl_in_reward=True", "kl_estimator=k2"}).advantage_options().kl, KlEstimator::k2);
+  EXPECT_EQ(finished({"epsilon=0.3"}).loss_options().epsilon_high, 0.3);
+  EXPECT_EQ(finished({"loss_type=cispo"}).loss_options().epsilon_high, 5);
+  EXPECT_EQ(finished({"loss_type=cispo", "epsilon_high=2"}).loss_options().epsilon_high, 2);
+  // What would be ignored is refused.
+  const char* kGdpo = "multi_objective_aggregation=normalize_then_sum";
+  EXPECT_NO_THROW(finished({kGdpo, "beta=1"}));
+  EXPECT_THROW(finished({kGdpo, "beta=1", "kl_in=reward"}), Error);
+  EXPECT_THROW(finished({kGdpo, "adv_estimator=rloo"}), Error);
 }
 
 }  // namespace

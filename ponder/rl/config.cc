@@ -17,6 +17,8 @@ T pick(std::string_view name, std::initializer_list<std::pair<std::string_view, 
   throw_error(Exit::data, "'{}' is not a value of this field", name);
 }
 
+constexpr double kCispoCap = 5;  // of the ratio itself: 1 + epsilon would stop half of what is learned
+
 KlEstimator estimator(const std::string& name) {
   return pick<KlEstimator>(name, {{"k1", KlEstimator::k1}, {"k2", KlEstimator::k2}, {"k3", KlEstimator::k3}});
 }
@@ -28,7 +30,8 @@ void GrpoConfig::finish() {
     importance_sampling_level = "sequence";
     loss_type = "grpo";
   }
-  if (!epsilon_high) epsilon_high = epsilon;
+  if (!epsilon_high) epsilon_high = loss_type == "cispo" ? kCispoCap : epsilon;
+  if (kl_estimator == "auto") kl_estimator = kl_in == "reward" ? "k1" : "k3";
   if (!num_generations_eval) num_generations_eval = num_generations;
   const bool by_group = adv_estimator != "reinforce_plus_plus";
   if (by_group && num_generations < 2)
@@ -36,6 +39,15 @@ void GrpoConfig::finish() {
                 num_generations, adv_estimator);
   if (kl_in == "reward" && use_bias_correction_kl)
     throw_error(Exit::data, "use_bias_correction_kl corrects the KL in the loss; kl_in is \"reward\"");
+  if (multi_objective_aggregation == "normalize_then_sum") {
+    if (adv_estimator != "grpo")
+      throw_error(Exit::data, "multi_objective_aggregation = normalize_then_sum is grpo's; adv_estimator is {}",
+                  adv_estimator);
+    if (kl_in == "reward" && beta > 0)
+      throw_error(Exit::data,
+                  "multi_objective_aggregation = normalize_then_sum leaves no sum of rewards from which kl_in = reward "
+                  "could take the KL; set kl_in = loss");
+  }
   if (!(temperature >= engine::kGreedy))
     throw_error(Exit::data, "temperature = {}: a rollout samples, so it must be at least {}", temperature,
                 engine::kGreedy);

@@ -10,6 +10,7 @@
 
 #include "ponder/base/config.h"
 #include "ponder/rl/algorithm.h"
+#include "ponder/rl/reward.h"
 
 namespace ponder::rl {
 
@@ -28,6 +29,7 @@ struct GrpoConfig {
   double advantage_eps = 1e-4;
   std::vector<double> reward_weights;
   std::string multi_objective_aggregation = "sum_then_normalize";
+  std::vector<std::string> reward_funcs;
 
   // Loss.
   std::string loss_type = "dapo";
@@ -37,7 +39,7 @@ struct GrpoConfig {
   std::optional<double> epsilon_high;
   std::optional<double> delta;
   double beta = 0;
-  std::string kl_estimator = "k3";
+  std::string kl_estimator = "auto";
   std::string kl_in = "loss";
   bool use_bias_correction_kl = false;
   bool mask_truncated_completions = false;
@@ -104,6 +106,8 @@ void GrpoConfig::fields(V& v) {
   v.field("advantage_std", advantage_std,
           {.help = "standard deviation over n - 1 or n", .choices = {"sample", "population"}});
   v.field("advantage_eps", advantage_eps, {.help = "added to the standard deviation", .min = 0});
+  v.field("reward_funcs", reward_funcs,
+          {.help = "names of rewards, in place of [[reward]]s without settings", .choices = kRewardNames});
   v.field("reward_weights", reward_weights, {.help = "one weight per reward; empty: 1 each"});
   v.field("multi_objective_aggregation", multi_objective_aggregation,
           {.help = "several rewards: weighted sum first, or each normalised in its group first",
@@ -127,7 +131,7 @@ void GrpoConfig::fields(V& v) {
            .synonyms = {"clip_ratio", "clip_ratio_low", "eps_clip"},
            .min = 0});
   v.field("epsilon_high", epsilon_high,
-          {.help = "and above at 1 + epsilon_high (default: epsilon); for cispo the cap itself",
+          {.help = "and above at 1 + epsilon_high (default: epsilon); for cispo the cap itself (default: 5)",
            .synonyms = {"clip_ratio_high", "eps_clip_high", "clip_higher"},
            .min = 0});
   v.field("delta", delta,
@@ -137,9 +141,10 @@ void GrpoConfig::fields(V& v) {
            .synonyms = {"kl_loss_coef", "init_coef", "kl_ctl"},
            .min = 0});
   v.field("kl_estimator", kl_estimator,
-          {.help = "k1 = x, k2 = x^2/2, k3 = exp(-x) + x - 1 with x = logp - ref_logp",
+          {.help = "k1 = x, k2 = x^2/2, k3 = exp(-x) + x - 1 with x = logp - ref_logp; auto: k3 in the loss, k1 in the "
+                   "reward",
            .synonyms = {"kl_loss_type"},
-           .choices = {"k1", "k2", "k3"},
+           .choices = {"auto", "k1", "k2", "k3"},
            .value_synonyms = {{"kl", "k1"}, {"mse", "k2"}, {"low_var_kl", "k3"}}});
   v.field("kl_in", kl_in,
           {.help = "where the KL term stands",
@@ -166,7 +171,8 @@ void GrpoConfig::fields(V& v) {
   v.field("top_p", top_p, {.help = "smallest set of tokens with this probability", .min = 0, .max = 1});
   v.field("top_k", top_k, {.help = "the k likeliest tokens; 0: all", .value_synonyms = {{"-1", "0"}}, .min = 0});
   v.field("min_p", min_p, {.help = "tokens with this share of the best one's probability", .min = 0, .max = 1});
-  v.field("repetition_penalty", repetition_penalty, {.help = "1: none", .min = 0});
+  v.field("repetition_penalty", repetition_penalty,
+          {.help = "of tokens that stand in prompt or answer; 1: none", .min = 0.01, .max = 100});
   v.field("max_prompt_length", max_prompt_length, {.help = "longer prompts are dropped and counted", .min = 1});
   v.field("max_completion_length", max_completion_length,
           {.help = "tokens of an answer",

@@ -158,7 +158,9 @@ std::vector<double> reward_values(const RewardConfig& config, std::span<const Re
     if (c.name == "accuracy") return !known ? kNull : right ? 1.0 : 0.0;
     if (c.name == "cosine") return known ? cosine_reward(right, length, c) : kNull;
     if (c.name == "countdown")
-      return a.problem && !a.problem->numbers.empty() ? countdown_reward(a.text, *a.problem, c.well_formed) : kNull;
+      return !a.problem || a.problem->numbers.empty() ? kNull
+             : a.truncated                            ? 0.0  // what does not end states nothing
+                                                      : countdown_reward(a.text, *a.problem, c.well_formed);
     if (c.name == "format") return c.frame == "r1_zero" ? format_r1_zero_reward(a.text) : format_reward(a.text);
     if (c.name == "tag_count") return tag_count_reward(a.text);
     if (c.name == "repetition_penalty") return repetition_reward(a.tokens, c.n_grams, c.max_penalty);

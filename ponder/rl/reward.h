@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +14,10 @@
 #include "ponder/tasks/task.h"
 
 namespace ponder::rl {
+
+inline const std::initializer_list<std::string_view> kRewardNames = {"accuracy",           "countdown",     "format",
+                                                                     "tag_count",          "length",        "cosine",
+                                                                     "repetition_penalty", "soft_overlong", "random"};
 
 // One [[reward]] of a recipe. A field means something to the functions named in its help, and nothing to others.
 struct RewardConfig {
@@ -28,10 +33,7 @@ struct RewardConfig {
 
   template <class V>
   void fields(V& v) {
-    v.field("name", name,
-            {.help = "which function",
-             .choices = {"accuracy", "countdown", "format", "tag_count", "length", "cosine", "repetition_penalty",
-                         "soft_overlong", "random"}});
+    v.field("name", name, {.help = "which function", .choices = kRewardNames});
     v.field("frame", frame,
             {.help = "format: <think>..</think> and an answer, or R1-Zero's with <answer>..</answer>",
              .choices = {"think", "r1_zero"}});
@@ -64,9 +66,10 @@ struct RewardConfig {
 struct RewardInput {
   tasks::Grade::Verdict verdict = tasks::Grade::Verdict::wrong;  // the task's
   const tasks::Problem* problem = nullptr;                       // countdown: numbers and target
-  std::string_view text;                 // the completion, with a "<think>\n" that the prompt pre-filled
-  std::span<const int32_t> tokens = {};  // the completion, with its end token
-  uint64_t index = 0;                    // of the answer in the run: what `random` is keyed by
+  std::string_view text;                                         // the completion, without its end token
+  std::span<const int32_t> tokens = {};                          // the completion, with its end token
+  bool truncated = false;                                        // it has none: cut by the length limit
+  uint64_t index = 0;                                            // of the answer in the run: what `random` is keyed by
 };
 
 struct RewardLimits {

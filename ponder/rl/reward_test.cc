@@ -151,6 +151,7 @@ TEST(Reward, Countdown) {
   EXPECT_EQ(value("", 0.1), 0);
   EXPECT_TRUE(std::isnan(one(config_of({"name=countdown"}), {.text = "1"}))) << "no numbers: does not apply";
   EXPECT_EQ(one(config_of({"name=countdown"}), {.problem = &problem, .text = "10+12/4"}), 1);
+  EXPECT_EQ(one(config_of({"name=countdown"}), {.problem = &problem, .text = "10+12/4", .truncated = true}), 0);
 }
 
 TEST(Reward, RandomIsAFairCoinOfTheIndex) {

@@ -58,7 +58,8 @@ Rollout sample_rollout(engine::Engine& engine, const tasks::Task& task, std::spa
 }
 
 tasks::EvalResult evaluate(engine::Engine& engine, const tasks::Task& task, std::span<const tasks::Problem> problems,
-                           int samples, const engine::Sampling& sampling, int max_new_tokens, uint64_t seed) {
+                           int samples, const engine::Sampling& sampling, int max_new_tokens, uint64_t seed,
+                           const std::function<bool(int64_t)>& progress) {
   const uint64_t key = stream_key(seed, Stream::eval_sampling);
   const auto generate = [&](std::span<const tasks::Prompt> prompts) {
     std::vector<engine::Request> requests(prompts.size());
@@ -69,7 +70,8 @@ tasks::EvalResult evaluate(engine::Engine& engine, const tasks::Task& task, std:
                      .max_new_tokens = max_new_tokens,
                      .stop_tokens = stop_tokens(task)};
     std::vector<std::vector<int32_t>> completions;
-    for (auto& a : engine::generate(engine, std::move(requests))) completions.push_back(std::move(a[0].tokens));
+    for (auto& a : engine::generate(engine, std::move(requests), progress))
+      completions.push_back(std::move(a[0].tokens));
     return completions;
   };
   return tasks::evaluate(task, problems, samples, generate);

@@ -46,7 +46,9 @@ Rollout sample_rollout(engine::Engine& engine, const tasks::Task& task, std::spa
                        const SampleSettings& settings, uint64_t key, uint64_t first_index);
 
 // `samples` answers to each of `problems`, seeds a function of (seed, index): the same for every checkpoint of a run.
+// `progress`: engine::generate's; what is cut short by it means nothing.
 tasks::EvalResult evaluate(engine::Engine& engine, const tasks::Task& task, std::span<const tasks::Problem> problems,
-                           int samples, const engine::Sampling& sampling, int max_new_tokens, uint64_t seed);
+                           int samples, const engine::Sampling& sampling, int max_new_tokens, uint64_t seed,
+                           const std::function<bool(int64_t)>& progress = {});
 
 }  // namespace ponder::rl

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "ponder/base/file.h"
+#include "ponder/base/log.h"
 #include "ponder/base/rng.h"
 
 namespace ponder::rl {
@@ -41,6 +42,19 @@ Grpo::Grpo(train::Trainer& trainer, engine::Engine& engine, const tasks::Task& t
   const size_t weights = setup_.grpo.reward_weights.size();
   if (weights != 0 && weights != setup_.rewards.size())
     throw_error(Exit::data, "reward_weights has {} entries, but there are {} rewards", weights, setup_.rewards.size());
+  for (const RewardConfig& r : setup_.rewards) {
+    const int64_t longest = r.max_length ? r.max_length : setup_.grpo.max_completion_length;
+    if (r.name == "soft_overlong" && r.soft_punish_cache > longest)
+      throw_error(
+          Exit::data,
+          "[[reward]] soft_overlong: soft_punish_cache = {} is more than the longest answer of {} tokens, so that "
+          "every answer would be punished",
+          r.soft_punish_cache, longest);
+    std::string tag = r.name;
+    for (int n = 2; std::find(reward_tags_.begin(), reward_tags_.end(), tag) != reward_tags_.end(); ++n)
+      tag = fmt::format("{}_{}", r.name, n);
+    reward_tags_.push_back(tag);
+  }
   if (setup_.grpo.beta > 0) {
     model::Model& policy = trainer.model();
     reference_ = std::make_unique<model::Model>(
@@ -61,13 +75,18 @@ bool Grpo::rollout_boundary(int64_t step) const { return step % steps_per_rollou
 std::vector<double> Grpo::grade(const Group& group, uint64_t first_index) const {
   std::vector<std::string> texts;
   std::vector<RewardInput> inputs;
-  for (const RolloutAnswer& a : group.answers) texts.push_back(task_.tokenizer().decode(a.completion()));
+  for (const RolloutAnswer& a : group.answers) {
+    std::span<const int32_t> said = a.completion();
+    if (!a.truncated && !said.empty()) said = said.first(said.size() - 1);  // the end token is not part of the text
+    texts.push_back(task_.tokenizer().decode(said));
+  }
   for (size_t j = 0; j < group.answers.size(); ++j) {
     const RolloutAnswer& a = group.answers[j];
     inputs.push_back({.verdict = a.grade.verdict,
                       .problem = &group.problem,
                       .text = texts[j],
                       .tokens = a.completion(),
+                      .truncated = a.truncated,
                       .index = first_index + j});
   }
   std::vector<double> rewards(group.answers.size() * setup_.rewards.size());
@@ -85,14 +104,15 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
   const GrpoConfig& c = setup_.grpo;
   const auto generation = static_cast<uint64_t>(step / steps_per_rollout());
   const size_t wanted = static_cast<size_t>(c.num_prompts_per_step * c.steps_per_generation);
-  const SampleSettings settings{static_cast<int>(c.num_generations),
-                                static_cast<int>(c.max_completion_length),
-                                {static_cast<float>(c.temperature), static_cast<float>(c.top_p),
-                                 static_cast<float>(c.min_p.value_or(0)), static_cast<int32_t>(c.top_k)}};
+  const SampleSettings settings{
+      static_cast<int>(c.num_generations),
+      static_cast<int>(c.max_completion_length),
+      {static_cast<float>(c.temperature), static_cast<float>(c.top_p), static_cast<float>(c.min_p.value_or(0)),
+       static_cast<int32_t>(c.top_k), static_cast<float>(c.repetition_penalty)}};
   rollout_ = {};
   rollout_.version = trainer_.model().params().version();
   tasks::Summary summary(task_.modes());
-  std::vector<double> sampled_rewards;
+  std::vector<double> sampled_rewards, all_rewards;
   double groups = 0, informative = 0, entropy = 0;
   int64_t batches = 0, dropped_prompts = 0;
   const size_t functions = setup_.rewards.size();
@@ -109,6 +129,9 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
       else
         problems.push_back(std::move(p));
     }
+    if (problems.empty())
+      throw_error(Exit::data, "max_prompt_length = {}: all of {} prompts that were drawn are longer",
+                  c.max_prompt_length, wanted);
     Rollout part = sample_rollout(engine_, task_, problems, settings, stream_key(setup_.seed, Stream::sampling),
                                   (generation << 16 | static_cast<uint64_t>(batches)) << 16);
     report.rollout_s += seconds_since(begun);
@@ -122,6 +145,7 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
       }
       const std::vector<double> rewards = grade(g, (generation << 20 | static_cast<uint64_t>(groups)) << 12);
       const size_t answers = g.answers.size();
+      all_rewards.insert(all_rewards.end(), rewards.begin(), rewards.end());
       for (size_t j = 0; j < answers; ++j)
         sampled_rewards.push_back(weighted_sum(std::span(rewards).subspan(j * functions, functions), c.reward_weights));
       const bool teaches = moments(std::span(sampled_rewards).last(answers), Spread::population).std > 0;
@@ -133,6 +157,14 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
       rollout_.groups.push_back(std::move(g));
     }
     report.reward_s += seconds_since(graded);
+  }
+
+  if (batches == c.max_num_gen_batches && batches > 1 && rollout_.groups.size() < wanted && !said_short_) {
+    said_short_ = true;
+    log_warn(
+        "dynamic_sampling: after {} drawings {} of {} groups have answers of different rewards; going on with those "
+        "(rollout/groups counts them; this is said once)",
+        batches, rollout_.groups.size(), wanted);
   }
 
   answers_.clear(), offsets_.assign(1, 0), old_logp_.clear();
@@ -149,6 +181,7 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
   }
   ref_logp_.clear();
   if (reference_) {
+    const auto begun = std::chrono::steady_clock::now();
     std::vector<train::Example> examples;
     for (const RolloutAnswer* a : answers_) examples.push_back({a->ids, a->prompt_length});
     for (const auto part : train::micro_batches(examples, trainer_.config().micro_batch_tokens)) {
@@ -156,6 +189,7 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
           reference_pass_->forward(part, {.temperature = static_cast<float>(c.temperature), .gradients = false}).logp;
       ref_logp_.insert(ref_logp_.end(), logp.begin(), logp.end());
     }
+    report.reference_s += seconds_since(begun);
   }
   const AnswerBatch<float> batch{
       .offsets = offsets_, .logp = old_logp_, .old_logp = old_logp_, .ref_logp = ref_logp_, .truncated = truncated};
@@ -169,35 +203,39 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
                       {"frac_reward_zero_std", groups > 0 ? 1 - informative / groups : 0},
                       {"rollout/share_informative_groups", groups > 0 ? informative / groups : 0},
                       {"rollout/batches", static_cast<double>(batches)},
+                      {"rollout/groups", static_cast<double>(rollout_.groups.size())},
                       {"rollout/dropped_prompts", static_cast<double>(dropped_prompts)},
                       {"entropy", entropy / static_cast<double>(std::max<int64_t>(1, rollout_.tokens))},
                       {"num_tokens", static_cast<double>(rollout_.tokens)}};
+  for (size_t f = 0; f < functions; ++f) {
+    std::vector<double> column;
+    for (size_t i = f; i < all_rewards.size(); i += functions) column.push_back(all_rewards[i]);
+    const Moments m = moments(column, Spread::sample);
+    if (m.n == 0) continue;
+    rollout_metrics_.push_back({fmt::format("rewards/{}/mean", reward_tags_[f]), m.mean});
+    rollout_metrics_.push_back({fmt::format("rewards/{}/std", reward_tags_[f]), m.n > 1 ? m.std : 0});
+  }
   for (auto& m : summary.metrics()) rollout_metrics_.push_back(std::move(m));
   report.flops += rollout_.flops;
 }
 
 // The answers of optimizer step `step` within the rollout: a seeded shuffle of answers or of whole groups cut into
-// steps_per_generation parts.
+// steps_per_generation parts, some of which are empty where fewer were found than wanted.
 std::vector<int32_t> Grpo::minibatch(int64_t step) const {
   const GrpoConfig& c = setup_.grpo;
-  std::vector<int32_t> all(answers_.size());
-  std::iota(all.begin(), all.end(), 0);
-  if (c.steps_per_generation == 1) return all;
-  CounterRng rng(setup_.seed, Stream::minibatch, static_cast<uint64_t>(step / steps_per_rollout()));
-  if (c.minibatch_split == "groups") {
-    std::vector<int32_t> groups(all.size() / static_cast<size_t>(c.num_generations));
-    std::iota(groups.begin(), groups.end(), 0);
-    rng.shuffle(groups);
-    for (size_t i = 0; i < all.size(); ++i)
-      all[i] = groups[i / static_cast<size_t>(c.num_generations)] * static_cast<int32_t>(c.num_generations) +
-               static_cast<int32_t>(i % static_cast<size_t>(c.num_generations));
-  } else {
-    rng.shuffle(all);
+  const size_t unit = c.minibatch_split == "groups" ? static_cast<size_t>(c.num_generations) : 1;
+  std::vector<int32_t> units(answers_.size() / unit);
+  std::iota(units.begin(), units.end(), 0);
+  if (c.steps_per_generation > 1) {
+    CounterRng rng(setup_.seed, Stream::minibatch, static_cast<uint64_t>(step / steps_per_rollout()));
+    rng.shuffle(units);
   }
   const size_t part = static_cast<size_t>(step % c.steps_per_generation),
                parts = static_cast<size_t>(c.steps_per_generation);
-  return {all.begin() + static_cast<int64_t>(all.size() * part / parts),
-          all.begin() + static_cast<int64_t>(all.size() * (part + 1) / parts)};
+  std::vector<int32_t> chosen;
+  for (size_t i = units.size() * part / parts; i < units.size() * (part + 1) / parts; ++i)
+    for (size_t j = 0; j < unit; ++j) chosen.push_back(units[i] * static_cast<int32_t>(unit) + static_cast<int32_t>(j));
+  return chosen;
 }
 
 // Promise of the house: until the first update after a rollout both are the same floats.
@@ -217,14 +255,16 @@ void Grpo::check_equal(const RolloutAnswer& a, std::span<const float> recomputed
               t, a.logp[t], recomputed[t], path);
 }
 
-void Grpo::learn(int64_t step, GrpoReport& report) {
+void Grpo::learn(int64_t step, std::span<const int32_t> chosen, GrpoReport& report) {
   const GrpoConfig& c = setup_.grpo;
   const auto begun = std::chrono::steady_clock::now();
-  const std::vector<int32_t> chosen = minibatch(step);
   const bool on_policy = trainer_.model().params().version() == rollout_.version;
   const LossOptions options = c.loss_options();
   const bool entropy = options.entropy_coef != 0 || c.top_entropy_quantile < 1;
-  const train::PassOptions pass_options{.temperature = static_cast<float>(c.temperature), .entropy = entropy};
+  const train::PassOptions pass_options{.temperature = static_cast<float>(c.temperature),
+                                        .entropy = entropy,
+                                        .balance_weight = static_cast<float>(trainer_.config().router_aux_loss_coef /
+                                                                             static_cast<double>(chosen.size()))};
   const bool per_token = advantages_.size() != answers_.size();
 
   std::vector<train::Example> examples;
@@ -274,10 +314,11 @@ void Grpo::learn(int64_t step, GrpoReport& report) {
     if (entropy && !on_policy) {  // the weights have moved: entropies of now, for the step's threshold
       train::PassOptions look = pass_options;
       look.gradients = false;
+      look.balance_weight = 0;
       const auto now = trainer_.pass().forward(parts[p], look).entropy;
       x.entropy.assign(now.begin(), now.end());
     }
-    entropies.insert(entropies.end(), x.entropy.begin(), x.entropy.end());
+    if (c.top_entropy_quantile < 1) add_loss_entropies(x.batch(x.old_logp), options, entropies);
   }
   StepTotals totals;
   if (c.top_entropy_quantile < 1) totals.entropy_threshold = entropy_threshold(entropies, c.top_entropy_quantile);
@@ -285,7 +326,7 @@ void Grpo::learn(int64_t step, GrpoReport& report) {
 
   trainer_.begin();
   LossMetrics metrics;
-  double loss = 0, difference = 0;
+  double loss = 0, balance = 0;
   std::vector<float> dlogp, dentropy;
   next = 0;
   for (size_t p = 0; p < parts.size(); ++p) {
@@ -295,30 +336,31 @@ void Grpo::learn(int64_t step, GrpoReport& report) {
       const RolloutAnswer& a = *answers_[static_cast<size_t>(chosen[next])];
       const auto recomputed = out.logp.subspan(static_cast<size_t>(arrays[p].offsets[j]), a.logp.size());
       if (on_policy) check_equal(a, recomputed);
-      for (size_t t = 0; t < recomputed.size() && on_policy; ++t)
-        difference = std::max(difference, std::abs(double{a.logp[t]} - recomputed[t]));
     }
+    balance += out.balance;
     dlogp.assign(out.logp.size(), 0.f);
     dentropy.assign(options.entropy_coef != 0 ? out.logp.size() : 0, 0.f);
     loss += policy_loss<float>(arrays[p].batch(out.logp), options, totals, dlogp, dentropy, metrics);
     trainer_.pass().backward(dlogp, dentropy);
   }
-  const train::UpdateReport update = trainer_.update(step, loss);
+  const train::UpdateReport update = trainer_.update(step, loss + balance);
   report.skipped = update.skipped;
   report.offender = update.offender;
   report.train_s = seconds_since(begun);
 
   Metrics& m = report.metrics;
-  m = rollout_metrics_;
   m.insert(m.end(), {{"loss", loss}, {"grad_norm", update.grad_norm}, {"learning_rate", update.learning_rate}});
   for (auto& named : metrics.named(options))
     if (named.first != "entropy") m.push_back(std::move(named));  // reported over all that was sampled
-  if (on_policy) m.push_back({"sampling/sampling_logp_difference/max", difference});
+  if (on_policy)
+    for (auto& named : metrics.named_sampling()) m.push_back(std::move(named));
   m.push_back({"staleness", static_cast<double>(step % steps_per_rollout())});
   if (trainer_.model().config().n_routed_experts > 0) {
     double violation = 0, dead = 0;
     trainer_.expert_load(&violation, &dead);
     m.insert(m.end(), {{"moe/max_violation", violation}, {"moe/dead_experts", dead}});
+    if (trainer_.config().router_aux_loss_coef > 0)
+      m.push_back({"moe/balance_loss", balance / static_cast<double>(chosen.size())});
   }
 }
 
@@ -329,19 +371,20 @@ GrpoReport Grpo::step(int64_t step) {
     sample(step, report);
   }
   PONDER_CHECK(!offsets_.empty(), "step {} is inside a rollout that was not sampled", step);
-  if (answers_.empty()) {  // every group agreed: nothing to learn from in this rollout
-    report.metrics = rollout_metrics_;
+  report.metrics = rollout_metrics_;
+  if (const std::vector<int32_t> chosen = minibatch(step); !chosen.empty())
+    learn(step, chosen, report);
+  else  // too few groups had anything to teach
     report.metrics.insert(report.metrics.end(), {{"loss", 0}, {"grad_norm", 0}});
-  } else {
-    learn(step, report);
-  }
   const GrpoConfig& c = setup_.grpo;
   if (reference_ && c.sync_ref_model && (step + 1) % c.ref_model_sync_steps == 0)
     refresh_reference(*reference_, trainer_.model(), c.ref_model_mixup_alpha);
-  report.metrics.insert(report.metrics.end(), {{"time/rollout", report.rollout_s},
-                                               {"time/reward", report.reward_s},
-                                               {"time/train", report.train_s},
-                                               {"step_time", report.rollout_s + report.reward_s + report.train_s}});
+  report.metrics.insert(report.metrics.end(),
+                        {{"time/rollout", report.rollout_s},
+                         {"time/reward", report.reward_s},
+                         {"time/train", report.train_s},
+                         {"step_time", report.rollout_s + report.reward_s + report.reference_s + report.train_s}});
+  if (reference_) report.metrics.push_back({"time/reference", report.reference_s});
   report.rollout = &rollout_;
   report.reward = rewards_;
   report.advantage = advantages_;

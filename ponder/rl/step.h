@@ -32,7 +32,7 @@ struct GrpoReport {
   bool skipped = false;
   std::string offender;
   double flops = 0;
-  double rollout_s = 0, reward_s = 0, train_s = 0;
+  double rollout_s = 0, reward_s = 0, reference_s = 0, train_s = 0;
 };
 
 struct GrpoSetup {
@@ -62,7 +62,7 @@ class Grpo {
 
  private:
   void sample(int64_t step, GrpoReport& report);
-  void learn(int64_t step, GrpoReport& report);
+  void learn(int64_t step, std::span<const int32_t> chosen, GrpoReport& report);
   std::vector<int32_t> minibatch(int64_t step) const;
   void check_equal(const RolloutAnswer& answer, std::span<const float> recomputed) const;
   int64_t steps_per_rollout() const;
@@ -75,12 +75,14 @@ class Grpo {
   std::unique_ptr<model::Model> reference_;
   std::unique_ptr<train::Pass> reference_pass_;
   std::vector<tasks::Problem> fixed_;
+  std::vector<std::string> reward_tags_;  // their names, numbered where one occurs again
 
   // The rollout in use: its answers one after the other, with rewards [answers x functions], advantages and log-probs.
   Rollout rollout_;
   std::vector<const RolloutAnswer*> answers_;
   std::vector<double> rewards_, advantages_;
   Metrics rollout_metrics_;
+  bool said_short_ = false;
   std::vector<float> old_logp_, ref_logp_;
   std::vector<int64_t> offsets_;
 };

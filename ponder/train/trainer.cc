@@ -2,13 +2,18 @@
 
 #include <algorithm>
 
+#include "ponder/base/error.h"
+#include "ponder/model/source.h"
+
 namespace ponder::train {
 namespace {
 
-std::vector<Slot> slots_of(model::Model& model) {
+// MTP modules that are not in the loss stay as they are: not even weight decay changes them.
+std::vector<Slot> slots_of(model::Model& model, bool with_mtp) {
   std::vector<Slot> slots;
+  const int layers = model.config().num_hidden_layers;
   for (ops::Param& p : model.params().list())
-    if (p.trainable) {
+    if (p.trainable && (with_mtp || model::layer_of(p.name) < layers)) {
       PONDER_CHECK(p.grad, "{} has no gradient: the model was made without", p.name);
       slots.push_back({p.name, p.value.f32(), p.grad.f32(), p.value.size(), p.decay});
     }
@@ -27,7 +32,12 @@ Trainer::Trainer(model::Model& model, const kernels::Backend& backend, const Tra
       config_(config),
       schedule_(config.schedule, total_steps),
       pass_(model, backend),
-      optimizer_(slots_of(model), config.adamw, backend) {}
+      optimizer_(slots_of(model, config.mtp_loss_weight > 0), config.adamw, backend) {
+  const model::ModelConfig& c = model.config();
+  if (config.router_bias_update_speed > 0 && c.n_routed_experts > 0 && c.topk_method != "noaux_tc")
+    throw_error(Exit::data, "router_bias_update_speed = {}: a router with topk_method = \"{}\" has no bias to be moved",
+                config.router_bias_update_speed, c.topk_method);
+}
 
 void Trainer::begin() {
   model_.params().zero_gradients();

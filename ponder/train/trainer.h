@@ -20,7 +20,8 @@ struct TrainConfig {
   int64_t micro_batch_tokens = 8192;    // fixes the order of gradient sums
   double router_bias_update_speed = 0;  // of auxiliary-loss-free balancing, per step (V3: 0.001)
   double router_aux_loss_coef = 0;      // alpha of the sequence-wise balance loss (V3: 1e-4)
-  double mtp_loss_weight = 0.3;         // lambda; the mean over modules is added to the loss
+  // lambda; the mean over modules is added to the loss. 0, which it must be in RL: MTP modules stay as they are
+  double mtp_loss_weight = 0.3;
 
   template <class V>
   void fields(V& v) {
@@ -36,7 +37,8 @@ struct TrainConfig {
             {.help = "gamma of auxiliary-loss-free balancing", .min = 0});
     v.field("router_aux_loss_coef", router_aux_loss_coef,
             {.help = "alpha of the sequence-wise balance loss", .min = 0});
-    v.field("mtp_loss_weight", mtp_loss_weight, {.help = "lambda of the multi-token prediction loss", .min = 0});
+    v.field("mtp_loss_weight", mtp_loss_weight,
+            {.help = "lambda of the multi-token prediction loss; pre-training only", .min = 0});
   }
 };
 
