@@ -27,7 +27,7 @@ std::vector<int64_t> numbers(const Arguments& args, const char* option, const st
     const size_t end = std::min(list.find(',', at), list.size());
     const std::string word = list.substr(at, end - at);
     if (word.empty() || word.size() > 7 || word.find_first_not_of("0123456789") != word.npos)
-      throw_error(Exit::usage, "--{} {}: \"{}\" is no number; write 128,512", option, list, word);
+      throw_error(Exit::usage, "--{} {}: \"{}\" is no number up to 9,999,999; write 128,512", option, list, word);
     out.push_back(std::stoll(word));
     at = end + 1;
   }

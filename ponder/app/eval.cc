@@ -18,19 +18,62 @@ bool eval_stage(Run& run) {
   run.next_offset = run.offset + 1;
   run.checkpoint.reset();
   const Evaluator evaluator(recipe, *run.task);
+  if (evaluator.empty())
+    throw_error(Exit::data, "stage {}: [eval] problems = 0 leaves nothing to evaluate", recipe.name);
   const auto engine = make_engine(*run.model, *run.machine.backend, *run.task, evaluator.most_answers(),
                                   recipe.max_completion_length());
   run.log->event("stage", run.offset,
                  {{"name", recipe.name}, {"type", "eval"}, {"index", fmt::format("{}", run.stage)}, {"steps", "0"}});
-  const Evaluation e = evaluator.run(*engine, true, run.log.get(), &run.dir, run.offset, recipe.name);
+  const double start = seconds_now();
+  Evaluation e;
+  try {
+    e = evaluator.run(*engine, true, run.log.get(), &run.dir, run.offset, recipe.name, true);
+  } catch (const Error& stopped) {
+    if (stopped.code() != Exit::resumable) throw;
+    return false;
+  }
   std::vector<Metric> row;
   for (const auto& [name, value] : e.metrics) row.emplace_back(evaluator.tag() + "/" + name, value);
   put(row, "stage", static_cast<double>(run.stage));
   put(row, "stage_step", 0);
   run.log->metrics(run.offset, row, 0);
   log_info("{}: {}", recipe.name, e.line);
-  return !stop_requested();
+  run.log->event("stage_end", run.offset,
+                 {{"name", recipe.name},
+                  {"seconds", fmt::format("{:.3f}", seconds_now() - start)},
+                  {"tokens", fmt::format("{}", engine->stats().sampled)},
+                  {"flops", fmt::format("{:.6g}", engine->stats().flops)},
+                  {"finished", "true"}});
+  return true;
 }
+
+namespace {
+
+// What a recipe could say of the evaluation of a model that has its task with it.
+struct ModelEval {
+  struct Run {
+    uint64_t seed = RunSection().seed;
+    int threads = 0;
+    template <class V>
+    void fields(V& v) {
+      v.field("seed", seed, {.help = "of everything random"});
+      v.field("threads", threads, {.help = "0: all cores", .min = 0, .max = 4096});
+    }
+  } run;
+  EvalSection eval;
+
+  template <class V>
+  void fields(V& v) {
+    struct Eval {
+      EvalSection& eval;
+      void fields(V& w) { eval.fields(w, true); }
+    } shown{eval};
+    v.section("run", run, "");
+    v.section("eval", shown, "");
+  }
+};
+
+}  // namespace
 
 int eval_command(const Arguments& args) {
   const std::string& what = args.positional[0];
@@ -42,8 +85,11 @@ int eval_command(const Arguments& args) {
   Recipe overrides;
   overrides.read_environment();
   for (const std::string& set : args.all("set")) overrides.set(set);
+  ModelEval meant;
+  const Origins origins = overrides.bind(meant);
   StageRecipe recipe("eval");
-  overrides.bind(recipe);
+  recipe.eval = meant.eval;
+  recipe.run.seed = meant.run.seed, recipe.run.threads = meant.run.threads;
   recipe.eval.problems = args.integer("problems", recipe.eval.problems, 1, 1 << 20);
   recipe.eval.samples = args.integer("samples", recipe.eval.samples, 1, 1024);
   recipe.eval.temperature = args.number("temperature", recipe.eval.temperature, 0, 100);
@@ -60,14 +106,15 @@ int eval_command(const Arguments& args) {
     throw_error(Exit::data,
                 "{}: it has no task.toml, so there is nothing to ask it; eval reads miniatures only in this version",
                 loaded.path);
-  if (recipe.eval.max_completion_length ==
-      EvalSection().max_completion_length)  // the longest text of the task, unless said otherwise
+  if (origins.at("eval.max_completion_length").source == "default")  // the longest text of the task
     recipe.eval.max_completion_length =
         std::max<int64_t>(recipe.eval.max_completion_length, loaded.task->max_text_tokens() - 5);
   const Evaluator evaluator(recipe, *loaded.task);
+  if (evaluator.empty()) throw_error(Exit::usage, "eval.problems = 0 leaves nothing to evaluate");
+  install_stop_signals();
   const auto engine = make_engine(*loaded.model, *machine.backend, *loaded.task, evaluator.most_answers(),
                                   recipe.max_completion_length());
-  const Evaluation e = evaluator.run(*engine, true);
+  const Evaluation e = evaluator.run(*engine, true, nullptr, nullptr, 0, "", true);
   if (args.json()) {
     fmt::print("{}", lm_eval_json(std::string(loaded.task->name()), e.metrics, evaluator.problem_count()));
   } else {

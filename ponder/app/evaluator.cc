@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "ponder/app/machine.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
 #include "ponder/base/hash.h"
@@ -49,6 +50,8 @@ std::unique_ptr<engine::Engine> make_engine(const model::Model& model, const ker
   engine::EngineConfig config;
   config.max_sequences = static_cast<int>(std::clamp<int64_t>(answers, 1, engine::default_sequences(model)));
   config.pages = config.max_sequences * ((prompt + new_tokens + 2 + kernels::kPageSize - 1) / kernels::kPageSize);
+  // Whatever the model takes fits alone: problems of a user's file may have longer prompts than the task's own.
+  config.pages = std::max(config.pages, engine::pages_for(model.config().max_position_embeddings + 1));
   config.draft = draft;
   return std::make_unique<engine::Engine>(model, backend, config);
 }
@@ -63,13 +66,12 @@ Evaluator::Evaluator(const StageRecipe& recipe, const tasks::Task& task)
     const auto there = static_cast<int64_t>(problems_.size());
     CounterRng rng(recipe.run.seed, Stream::eval_problems, 1);
     if (there > e.problems || there > e.pass_problems) rng.shuffle(problems_);
+    pass_problems_ = problems_;
+    if (there > e.pass_problems) pass_problems_.resize(static_cast<size_t>(e.pass_problems));
     if (there > e.problems) {
       log_info("evaluating {} of the {} problems of {}", e.problems, there, e.eval_puzzles);
       problems_.resize(static_cast<size_t>(e.problems));
     }
-    pass_problems_ = problems_;
-    if (static_cast<int64_t>(pass_problems_.size()) > e.pass_problems)
-      pass_problems_.resize(static_cast<size_t>(e.pass_problems));
     return;
   }
   const int64_t there = task.problem_count(split);
@@ -93,7 +95,11 @@ void Evaluator::write_items(const tasks::EvalResult& result, const char* kind, R
     w.begin_object().member("step", step).member("stage", stage).member("kind", kind).member("doc_id", i);
     w.key("doc").begin_object().member("id", item.problem.id).member("text", item.problem.text);
     w.member("numbers", std::span<const int64_t>(item.problem.numbers)).member("target", item.problem.target);
-    for (const auto& [name, value] : item.problem.columns) w.key(name).raw(value);
+    if (!item.problem.columns.empty()) {
+      w.key("columns").begin_object();
+      for (const auto& [name, value] : item.problem.columns) w.key(name).raw(value);
+      w.end_object();
+    }
     w.end_object().member("target", item.problem.target).member("arguments", prompt);
     w.key("resps").begin_array();
     for (const tasks::Sample& s : item.samples) w.value(tokenizer.decode(s.completion));
@@ -114,16 +120,19 @@ void Evaluator::write_items(const tasks::EvalResult& result, const char* kind, R
 }
 
 Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, const RunDir* dir, int64_t step,
-                          const std::string& stage) const {
+                          const std::string& stage, bool may_stop) const {
   Evaluation out;
   const int new_tokens = static_cast<int>(recipe_.max_completion_length());
   const engine::Sampling sampling{.temperature = static_cast<float>(recipe_.temperature())};
   const std::string stamp = utc_stamp(unix_time());
+  std::vector<std::pair<const char*, tasks::EvalResult>> results;  // for the log, which gets all of them or none
   const auto evaluate = [&](const std::vector<tasks::Problem>& problems, int64_t samples, const engine::Sampling& s,
                             const char* kind) {
-    const tasks::EvalResult r =
-        rl::evaluate(engine, task_, problems, static_cast<int>(samples), s, new_tokens, recipe_.run.seed);
-    if (log) write_items(r, kind, *log, stamp, step, stage);
+    const auto goes_on = [&](int64_t) { return !(may_stop && stop_requested()); };
+    tasks::EvalResult r =
+        rl::evaluate(engine, task_, problems, static_cast<int>(samples), s, new_tokens, recipe_.run.seed, goes_on);
+    if (!goes_on(0)) throw_error(Exit::resumable, "stopped; the evaluation begins anew with the same command");
+    results.emplace_back(kind, r);
     return r;
   };
 
@@ -131,8 +140,9 @@ Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, c
   out.metrics = sampled.metrics();
   out.accuracy = sampled.accuracy;
   out.standard_error = sampled.standard_error;
-  out.line =
-      fmt::format("accuracy {:.3f} ± {:.3f} at T = {:g}", out.accuracy, out.standard_error, recipe_.temperature());
+  out.line = fmt::format("accuracy {:.3f}", out.accuracy);
+  if (!std::isnan(out.standard_error)) out.line += fmt::format(" ± {:.3f}", out.standard_error);
+  out.line += fmt::format(" at T = {:g}", recipe_.temperature());
   if (recipe_.eval.greedy) {
     const tasks::EvalResult greedy = evaluate(problems_, 1, {.temperature = 0}, "greedy");
     for (const auto& [name, value] : greedy.metrics())
@@ -141,13 +151,17 @@ Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, c
   }
   if (with_pass && !pass_problems_.empty()) {
     const tasks::EvalResult pass = evaluate(pass_problems_, recipe_.eval.pass_samples, sampling, "pass");
+    // Only those, so that all of them are of the same problems.
+    const auto of_many = [](const std::string& name) { return name.starts_with("pass@") || name.starts_with("cons@"); };
+    std::erase_if(out.metrics, [&](const auto& m) { return of_many(m.first); });
     for (const auto& [name, value] : pass.metrics()) {
-      if (!name.starts_with("pass@") && !name.starts_with("cons@")) continue;
-      std::erase_if(out.metrics, [&, n = &name](const auto& m) { return m.first == *n; });
+      if (!of_many(name)) continue;
       out.metrics.emplace_back(name, value);
       if (name == "pass@8") out.line += fmt::format(", pass@8 {:.3f}", value);
     }
   }
+  if (log)
+    for (const auto& [kind, r] : results) write_items(r, kind, *log, stamp, step, stage);
   if (const double people = column_mean(problems_, "human_solved_rate"); !std::isnan(people)) {
     out.metrics.emplace_back("human_solved_rate", people);
     out.line += fmt::format(", people {:.3f}", people);

@@ -29,9 +29,10 @@ class Evaluator {
   Evaluator(const StageRecipe& recipe, const tasks::Task& task);
 
   // `with_pass`: also pass@k over pass_problems. With a log, every answer becomes a line of eval/samples_*.jsonl and the
-  // totals a results file; `step` is the run's.
+  // totals a results file; `step` is the run's. `may_stop`: a stop signal ends it with Error (resumable), and nothing of it
+  // is written; otherwise it is finished first.
   Evaluation run(engine::Engine& engine, bool with_pass, RunLog* log = nullptr, const RunDir* dir = nullptr,
-                 int64_t step = 0, const std::string& stage = "") const;
+                 int64_t step = 0, const std::string& stage = "", bool may_stop = false) const;
 
   bool empty() const { return problems_.empty(); }
   int64_t problem_count() const { return static_cast<int64_t>(problems_.size()); }

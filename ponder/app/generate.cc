@@ -244,7 +244,10 @@ int one_shot(const Arguments& args, const LoadedModel& loaded, const Machine& ma
     thinking = thought;
     std::FILE* const to = thought ? stderr : stdout;
     std::fwrite(d.text.data(), 1, d.text.size(), to);
-    std::fflush(to);
+    if (thought)
+      std::fflush(to);
+    else
+      flush_output();
   };
   install_stop_signals();
   const int64_t id = answering.add(r.answer, stream ? Answering::Sink(show) : Answering::Sink());
@@ -331,7 +334,15 @@ class Generation {
   }
 
  private:
-  void leave_out_written(std::vector<Request>& requests) const {
+  void leave_out_written(std::vector<Request>& requests) {
+    if (output_.file)
+      for (const Request& r : requests)
+        if (!ids_.insert(r.id).second)
+          throw_error(
+              Exit::data,
+              "two requests have the id {}: with --out each needs its own, by which it is known what is answered "
+              "already (the number of its line is that of a request without)",
+              r.id);
     const size_t all = requests.size();
     std::erase_if(requests, [&](const Request& r) {
       for (size_t j = 0; j < r.n; ++j)
@@ -363,7 +374,7 @@ class Generation {
     const std::vector<Answer> answers = answering_->take(id);
     for (size_t j = 0; j < r.n; ++j)
       if (!output_.has(r, j)) output_.write(answer_json(numerics_, r, j, answers[j]));
-    std::fflush(stdout);
+    flush_output();
   }
 
   const Arguments& args_;
@@ -373,6 +384,7 @@ class Generation {
   const Numerics numerics_;
   const int64_t window_;  // answers that the engine knows of
   EngineSize size_{.answers = 0, .tokens = 1};
+  std::set<std::string> ids_;  // of the requests so far, as JSON
   std::unique_ptr<engine::Engine> engine_;
   std::unique_ptr<Answering> answering_;
 };

@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <iostream>
 
@@ -36,7 +38,7 @@ int read_json_requests(const std::string& path, const std::function<void(const J
   const auto next_line = [&](std::string& line) {
     if (in.rdbuf()->in_avail() <= 0) {
       if (idle && path.empty() && !input_ready(STDIN_FILENO)) idle();
-      std::fflush(stdout);
+      flush_output();
       if (path.empty() && wait_for_input(STDIN_FILENO) == Wake::stop) throw_error(Exit::resumable, "stopped");
     }
     return static_cast<bool>(std::getline(in, line));
@@ -73,6 +75,11 @@ std::string error_line(const std::string& id, const std::string& error) {
   std::string json;
   JsonWriter(json).begin_object().key("id").raw(id).member("error", error).end_object();
   return json;
+}
+
+void flush_output() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    throw_error(Exit::resources, "stdout: not all could be written ({})", std::strerror(errno));
 }
 
 void print_line(const std::string& json) {

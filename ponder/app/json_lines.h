@@ -31,6 +31,9 @@ int read_json_requests(const std::string& path, const std::function<void(const J
 std::string error_line(const std::string& id, const std::string& error);
 // A line on stdout. It is on its way at once where whoever writes the input waits for it.
 void print_line(const std::string& json);
+// What was printed leaves the program now. Throws Error (resources) where stdout takes no more, so that work whose results
+// nobody can have ends.
+void flush_output();
 
 // The values of fields. Each throws Error (data) that begins with the key and says what is allowed.
 double json_number(const nlohmann::json& value, const std::string& key, double min, double max);

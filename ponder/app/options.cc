@@ -14,6 +14,7 @@
 #include <set>
 
 #include "ponder/app/commands.h"
+#include "ponder/app/json_lines.h"
 #include "ponder/app/machine.h"
 #include "ponder/base/config.h"
 #include "ponder/base/error.h"
@@ -313,9 +314,9 @@ bool takes_value(std::string_view word) {
   for (const OptionSpec& o : with(command.options, {global_options(command)}))
     names.push_back(fmt::format("--{}", o.name));
   const std::string near = nearest_name(word.substr(0, word.find('=')), names);
-  throw_error(
-      Exit::usage, "ponder {}: unknown option {}; {}", command.name, word,
-      near.empty() ? fmt::format("`ponder help {}` lists all", command.name) : fmt::format("did you mean {}?", near));
+  const std::string name = *command.name ? std::string(" ") + command.name : "";
+  throw_error(Exit::usage, "ponder{}: unknown option {}; {}", name, word,
+              near.empty() ? fmt::format("`ponder help{}` lists all", name) : fmt::format("did you mean {}?", near));
 }
 
 std::string option_left(const OptionSpec& o) {
@@ -404,6 +405,10 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
     if (o.value)
       option->multi_option_policy(o.repeat ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
   }
+  for (const std::string& word : rest) {
+    if (word == "--") break;
+    if (word.starts_with("--")) out.add_typed(word.substr(2, word.find('=') - 2));
+  }
   try {
     std::vector<std::string> reversed(rest.rbegin(), rest.rend());  // as CLI11 wants it
     app.parse(reversed);
@@ -458,7 +463,7 @@ std::string shell_line(const std::vector<std::string>& words) {
 void check_subject(const Arguments& args, const std::string& subject, bool recipe,
                    std::initializer_list<const char*> of_models, std::initializer_list<const char*> of_recipes) {
   for (const char* option : recipe ? of_models : of_recipes)
-    if (args.has(option))
+    if (args.typed(option))
       throw_error(Exit::usage, "--{} is for {}, and {} is a {}", option, recipe ? "models" : "recipes", subject,
                   recipe ? "recipe" : "model");
 }
@@ -548,32 +553,30 @@ std::string completion_script(std::string_view shell) {
     return out;
   }
   if (shell == "fish") {
+    const auto quoted = [](std::string_view text) {
+      std::string safe = "'";
+      for (const char c : text) safe += c == '\'' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+      return safe + "'";
+    };
     std::string out;
     for (const CommandSpec& c : kCommands) {
       const std::string name = c.name;
       const size_t space = name.find(' ');
       const std::string verb = name.substr(0, space);
       if (space == name.npos)
-        out += fmt::format("complete -c ponder -n __fish_use_subcommand -a {} -d '{}'\n", verb, c.summary);
+        out += fmt::format("complete -c ponder -n __fish_use_subcommand -a {} -d {}\n", verb, quoted(c.summary));
       else
         out += fmt::format(
             "complete -c ponder -n __fish_use_subcommand -a {0}\ncomplete -c ponder -n '__fish_seen_subcommand_from "
-            "{0}' -a {1} -d '{2}'\n",
-            verb, name.substr(space + 1), c.summary);
+            "{0}' -a {1} -d {2}\n",
+            verb, name.substr(space + 1), quoted(c.summary));
       for (const OptionSpec& o : c.options)
-        out += fmt::format("complete -c ponder -n '__fish_seen_subcommand_from {}' -l {}{} -d '{}'\n", verb, o.name,
-                           o.value ? " -r" : "", o.help);
+        out += fmt::format("complete -c ponder -n '__fish_seen_subcommand_from {}' -l {}{} -d {}\n", verb, o.name,
+                           o.value ? " -r" : "", quoted(o.help));
     }
     for (const OptionSpec& o : kGlobal)
-      out += fmt::format("complete -c ponder -l {}{} -d '{}'\n", o.name, o.value ? " -r" : "", o.help);
-    // An apostrophe inside single quotes would end them.
-    std::string safe;
-    for (size_t i = 0; i < out.size(); ++i) {
-      const bool inside = out[i] == '\'' && i > 0 && i + 1 < out.size() &&
-                          std::isalpha(static_cast<unsigned char>(out[i - 1])) && out[i + 1] == 's';
-      safe += inside ? "\\'" : std::string(1, out[i]);
-    }
-    return safe;
+      out += fmt::format("complete -c ponder -l {}{} -d {}\n", o.name, o.value ? " -r" : "", quoted(o.help));
+    return out;
   }
   throw_error(Exit::usage, "completion for {}: bash, zsh and fish exist", shell);
 }
@@ -597,10 +600,12 @@ int run_program(int argc, char** argv) {
     if (args.has("version")) {
       Machine machine(1);
       fmt::print("ponder {} ({})\n", PONDER_VERSION, machine.backend->name());
+      flush_output();
       return 0;
     }
     if (args.has("help")) {
       fmt::print("{}", args.command ? help_text(*args.command) : help_text());
+      flush_output();
       return 0;
     }
     if (!args.command) {
@@ -609,13 +614,16 @@ int run_program(int argc, char** argv) {
     }
     set_log_quiet(args.has("quiet"));
     const int code = args.command->run(args);
-    if (std::fflush(stdout) != 0) throw_error(Exit::resources, "stdout: not all could be written");
+    if (code == 0) flush_output();  // otherwise what ended it has been said: a closed terminal, say
     return code;
   } catch (const Error& e) {
     log_error("{}", e.what());
     return static_cast<int>(e.code());
   } catch (const std::bad_alloc&) {
     log_error("out of memory; try a smaller model, batch or number of answers at once");
+    return static_cast<int>(Exit::resources);
+  } catch (const std::system_error& e) {  // stdout that takes no more, a thread that cannot be begun
+    log_error("{}", e.what());
     return static_cast<int>(Exit::resources);
   } catch (const std::exception& e) {
     log_error("{} (a mistake in ponder; please report it with the command line)", e.what());

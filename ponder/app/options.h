@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -53,8 +54,12 @@ class Arguments {
   bool json() const { return has("json"); }
 
   void add(std::string_view option, std::string value) { values_[std::string(option)].push_back(std::move(value)); }
+  // Whether it stands on the command line itself, rather than in the environment.
+  bool typed(std::string_view option) const { return typed_.find(option) != typed_.end(); }
+  void add_typed(std::string_view option) { typed_.emplace(option); }
 
  private:
+  std::set<std::string, std::less<>> typed_;
   std::map<std::string, std::vector<std::string>, std::less<>> values_;
 };
 
@@ -64,7 +69,8 @@ Arguments parse_arguments(const std::vector<std::string>& words);
 // The line that a shell reads as these words.
 std::string shell_line(const std::vector<std::string>& words);
 
-// For a command whose subject is a recipe or a model: throws Error (usage) where an option of the other kind is given.
+// For a command whose subject is a recipe or a model: throws Error (usage) where an option of the other kind is given on
+// the command line. (An environment is the same for all commands.)
 void check_subject(const Arguments& args, const std::string& subject, bool recipe,
                    std::initializer_list<const char*> of_models, std::initializer_list<const char*> of_recipes);
 

@@ -130,5 +130,22 @@ TEST(Options, ExitCodes) {
   EXPECT_EQ(run({"chat", "/nowhere"}), 3);
 }
 
+TEST(Completion, QuotesOfFishAreClosed) {
+  const std::string script = completion_script("fish");
+  size_t lines = 0;
+  for (size_t at = 0, end; at < script.size(); at = end + 1, ++lines) {
+    end = script.find('\n', at);
+    bool open = false;
+    for (size_t i = at; i < end; ++i) {
+      if (open && script[i] == '\\')
+        ++i;
+      else if (script[i] == '\'')
+        open = !open;
+    }
+    EXPECT_FALSE(open) << script.substr(at, end - at);
+  }
+  EXPECT_GT(lines, 100u);
+}
+
 }  // namespace
 }  // namespace ponder::app

@@ -21,9 +21,8 @@ void check_unfinished(const RunDir& dir) {
 // The run to go on with, as `resume` asks: nullopt to begin a new one.
 std::optional<RunDir> find_run(Plan& plan, bool allow_change) {
   const RunSection& r = plan.stage[0].run;
-  if (r.resume == "never" || r.resume == "false") return std::nullopt;
-  if (r.resume == "auto" || r.resume.empty() || r.resume == "true")
-    return RunDir::find_resumable(r.output_dir, plan.hash());
+  if (r.resume == "never") return std::nullopt;
+  if (r.resume == "auto" || r.resume.empty()) return RunDir::find_resumable(r.output_dir, plan.hash());
   RunDir dir = RunDir::open(resolve_run(r.resume, r.output_dir));
   if (dir.info().recipe_hash != plan.hash()) {
     const auto diff = config_diff(flat_values_of_toml(dir.recipe(), dir.file("recipe.toml")), plan.values());

@@ -32,6 +32,16 @@ int recipe_check_command(const Arguments& args) {
   for (const std::string& path : args.positional) {
     Plan plan = load_plan(path, "", args.all("set"), "rl");
     for (const std::string& note : plan.notes) log_info("{}: {}", path, note);
+    if (args.json()) {
+      std::string json;
+      JsonWriter w(json);
+      w.begin_object().member("recipe", path).member("hash", plan.hash()).key("stages").begin_array();
+      for (const StageRecipe& s : plan.stage)
+        w.begin_object().member("name", s.name).member("type", s.type).end_object();
+      w.end_array().end_object();
+      fmt::print("{}\n", json);
+      continue;
+    }
     std::vector<std::string> stages;
     for (const StageRecipe& s : plan.stage) stages.push_back(fmt::format("{} ({})", s.name, s.type));
     fmt::print("{}: fine; {}; hash {}\n", path, fmt::join(stages, ", "), plan.hash());

@@ -11,6 +11,7 @@
 #include "ponder/app/svg.h"
 #include "ponder/base/error.h"
 #include "ponder/base/file.h"
+#include "ponder/base/json.h"
 #include "ponder/base/json_value.h"
 #include "ponder/base/log.h"
 
@@ -51,8 +52,13 @@ std::string text_of(const Json& object, const char* key) {
   const auto at = object.find(key);
   return at != object.end() && at->is_string() ? at->get<std::string>() : "";
 }
-// Members of events are texts; what is no number is 0.
-double number_of(const Json& object, const char* key) { return std::strtod(text_of(object, key).c_str(), nullptr); }
+// Members of events are texts; what is no number, or one that cannot be counted with, is 0.
+double number_of(const Json& object, const char* key) {
+  const double x = std::strtod(text_of(object, key).c_str(), nullptr);
+  return std::abs(x) < 1e18 || (std::isfinite(x) && std::string_view(key) == "flops") ? x : 0;
+}
+// The stage that a row belongs to; -1: none.
+int64_t stage_index(double x) { return x >= 0 && x < 1e9 ? static_cast<int64_t>(x) : -1; }
 
 void read_events(Story& story) {
   std::map<int64_t, StageView> stages;
@@ -82,8 +88,7 @@ void read_events(Story& story) {
     }
   }
   for (const MetricsRow& row : story.log.rows) {
-    const double index = value(row, "stage");
-    const auto s = stages.find(std::isnan(index) ? -1 : static_cast<int64_t>(index));
+    const auto s = stages.find(stage_index(value(row, "stage")));
     if (s == stages.end()) continue;
     s->second.rows.push_back(&row);
     if (s->second.seconds == 0 && !std::isnan(value(row, "flops"))) s->second.flops += value(row, "flops");
@@ -288,8 +293,9 @@ std::string shown(double x, const char* format) { return std::isnan(x) ? "" : fm
 
 Table before_after(const Story& story, const StageView& stage) {
   const MetricsRow &a = *stage.evaluations.front(), &b = *stage.evaluations.back();
-  Table table = {{"held out", fmt::format("step {:g}", value(a, "stage_step")),
-                  fmt::format("step {:g}", value(b, "stage_step")), "change"}};
+  const bool once = &a == &b;
+  Table table = {{"held out", fmt::format("step {:g}", value(a, "stage_step"))}};
+  if (!once) table[0].insert(table[0].end(), {fmt::format("step {:g}", value(b, "stage_step")), "change"});
   const auto add = [&](const std::string& label, const std::string& tag, const char* format, bool with_error = false) {
     const double x = value(a, story.task + tag), y = value(b, story.task + tag);
     if (std::isnan(x) && std::isnan(y)) return;
@@ -297,8 +303,11 @@ Table before_after(const Story& story, const StageView& stage) {
       const double e = value(row, story.task + tag + "_stderr");
       return shown(v, format) + (with_error && !std::isnan(e) ? fmt::format(" ± {:.3f}", e) : "");
     };
-    table.push_back({label, cell(a, x), cell(b, y),
-                     std::isnan(x) || std::isnan(y) ? "" : (y >= x ? "+" : "−") + shown(std::abs(y - x), format)});
+    table.push_back({label, cell(a, x)});
+    if (once) return;
+    table.back().insert(
+        table.back().end(),
+        {cell(b, y), std::isnan(x) || std::isnan(y) ? "" : (y >= x ? "+" : "−") + shown(std::abs(y - x), format)});
   };
   add("accuracy, T = 1", "accuracy", "{:.3f}", true);
   add("accuracy, greedy", "greedy/accuracy", "{:.3f}", true);
@@ -562,7 +571,14 @@ std::string write_report(const RunDir& run) {
 
 int report_command(const Arguments& args) {
   const RunDir run = RunDir::open(resolve_run(args.positional[0], args.text("output-dir", "runs")));
-  fmt::print("{}\n", write_report(run));
+  const std::string html = write_report(run);
+  if (args.json()) {
+    std::string json;
+    JsonWriter(json).begin_object().member("html", html).member("markdown", run.file("report.md")).end_object();
+    fmt::print("{}\n", json);
+  } else {
+    fmt::print("{}\n", html);
+  }
   return 0;
 }
 

@@ -89,13 +89,13 @@ std::vector<StageFacts> stages_of(const MetricsLog& log) {
       const std::string value = text(key);
       char* end = nullptr;
       const double x = std::strtod(value.c_str(), &end);
-      return end == value.c_str() ? std::nan("") : x;
+      return end == value.c_str() || !std::isfinite(x) ? std::nan("") : x;
     };
     auto at = std::find_if(stages.begin(), stages.end(), [&](const StageFacts& s) { return s.name == text("name"); });
     if (event.kind == "stage") {
       if (at == stages.end()) at = stages.insert(stages.end(), StageFacts{});
       at->name = text("name"), at->type = text("type"), at->begin = event.step;
-      at->steps = std::isnan(number("steps")) ? 0 : static_cast<int64_t>(number("steps"));
+      at->steps = std::abs(number("steps")) < 1e18 ? static_cast<int64_t>(number("steps")) : 0;
     } else if (at != stages.end()) {
       at->seconds = number("seconds"), at->tokens = number("tokens"), at->flops = number("flops"),
       at->peak_bytes = number("peak_bytes");
@@ -492,7 +492,7 @@ int runs_tail_command(const Arguments& args) {
 }
 
 int runs_export_command(const Arguments& args) {
-  const std::string format = args.text("format", "csv");
+  const std::string format = args.text("format", args.json() ? "jsonl" : "csv");
   if (format != "csv" && format != "jsonl")
     throw_error(Exit::usage,
                 "--format {}: csv and jsonl exist (for TensorBoard, the run's folder holds its event files already)",
@@ -510,7 +510,9 @@ int runs_reindex_command(const Arguments& args) {
   const std::string root = runs_root(args);
   if (!is_folder(root))
     throw_error(Exit::data, "{}: there is no such folder; name the one with the runs by --output-dir", root);
-  log_info("{}: {} runs", join_path(root, kLedger), Ledger(join_path(root, kLedger)).reindex(root));
+  const int64_t runs = Ledger(join_path(root, kLedger)).reindex(root);
+  log_info("{}: {} runs", join_path(root, kLedger), runs);
+  if (args.json()) fmt::print("{{\"runs\":{}}}\n", runs);
   return 0;
 }
 

@@ -165,9 +165,11 @@ class Output {
     w.key("logprobs").begin_array().null();
     for (const float x : s.logp) w.value(x);
     w.end_array().key("top").begin_array().null();
-    for (const Top& list : s.top) {
+    for (size_t t = 0; t < s.logp.size(); ++t) {
       w.begin_array();
-      for (const auto& [token, logp] : list) w.begin_object().member("id", token).member("logprob", logp).end_object();
+      if (t < s.top.size())
+        for (const auto& [token, logp] : s.top[t])
+          w.begin_object().member("id", token).member("logprob", logp).end_object();
       w.end_array();
     }
     w.end_array().member("activations", kernels::activations_name(activations_));
@@ -224,7 +226,7 @@ int score_command(const Arguments& args) {
       else
         print_line(error_line(item.id, item.error));
     }
-    std::fflush(stdout);
+    flush_output();
     pending.clear();
     tokens = 0;
   };
@@ -235,8 +237,12 @@ int score_command(const Arguments& args) {
       [&](const JsonLine& line) {
         Item item{line.id, line.value.value("id", Json()).is_string() ? line.value["id"].get<std::string>() : line.id,
                   "", ids_of(line, loaded)};
-        if (logits && !names.insert(item.name).second)
+        if (logits && item.name == "__metadata__")
+          throw_error(Exit::data, "--logits: safetensors keep the name {} for themselves; take another id", item.name);
+        if (logits && (names.contains(item.name) || (mtp && names.contains(item.name + ".mtp"))))
           throw_error(Exit::data, "--logits: a second text with the id {}", item.name);
+        names.insert(item.name);
+        if (mtp) names.insert(item.name + ".mtp");
         const auto count = static_cast<int64_t>(item.ids.size());
         if (tokens > 0 && tokens + count > kBatchTokens) flush();
         tokens += count;

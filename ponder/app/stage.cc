@@ -93,18 +93,21 @@ class StageLoop {
     if (first == 0) {
       for (const char* counter : {"seconds", "tokens", "flops", "skipped", "skipped_in_row"})
         run_.counters[counter] = 0;
+    }
+    begun_ = seconds_now() - run_.counters["seconds"];
+    if (first == 0) {
       if (recipe_.eval.eval_on_start) {
         std::vector<Metric> row;
         evaluate(0, true, row);
         if (!row.empty()) write_row(0, row);
       }
     }
-    begun_ = seconds_now() - run_.counters["seconds"];
     bool finished = true;
     for (int64_t done = first; done < total_ && finished;) finished = step(++done);
     for (const auto& [heading, course] : courses_)
       if (course.size() > 1)
         log_info("{:<10} {}  {:.4g} -> {:.4g}", heading, sparkline(course, 50), course.front(), course.back());
+    count_seconds();
     const int64_t peak = peak_rss_bytes();
     log_info("{}: peak memory {}, planned {} ({:+.1f}%)", recipe_.name, format_bytes(static_cast<uint64_t>(peak)),
              format_bytes(static_cast<uint64_t>(memory.total())),
@@ -128,15 +131,16 @@ class StageLoop {
     window_.add(outcome, seconds_now() - start);
     run_.counters["tokens"] += static_cast<double>(outcome.tokens);
     run_.counters["flops"] += outcome.flops;
-    run_.counters["seconds"] = seconds_now() - begun_;
     progress_.update({done, total_,
                       fmt::format("{} tok/s", format_count(static_cast<double>(outcome.tokens) /
                                                            std::max(1e-9, seconds_now() - start)))});
     guard_numbers(done, outcome);
 
     const bool last = done == total_, stop = stop_requested();
-    const bool eval_due = last || done % recipe_.run.eval_steps == 0;  // a run that goes on would not make up for it
-    if (done % recipe_.run.logging_steps == 0 || eval_due || stop) {
+    // Where it could be saved: BEST is what was evaluated. Before a stop, too: a run that goes on would not make up for it.
+    eval_due_ = eval_due_ || done % recipe_.run.eval_steps == 0;
+    const bool evaluates = last || (eval_due_ && training_.can_save(done));
+    if (done % recipe_.run.logging_steps == 0 || evaluates || stop) {
       std::vector<Metric> row = window_.take(run_.peak_flops);
       if (run_.counters["skipped"] > 0) put(row, "skipped_steps", run_.counters["skipped"]);
       if (checkpoint_ms_ > 0) put(row, "ckpt_ms", std::exchange(checkpoint_ms_, 0));
@@ -144,7 +148,7 @@ class StageLoop {
       for (const auto& [heading, tag] : training_.columns())
         if (const double x = get(row, tag); !std::isnan(x)) courses_[heading].push_back(x);
       for (const std::string& warning : guards_.step(row)) log_warn("{} {}: {}", recipe_.name, done, warning);
-      if (eval_due) evaluate(done, last, row);
+      if (evaluates) evaluate(done, last, row);
       write_row(done, row);
     }
     if (done % recipe_.run.sample_steps == 0 || done == 1 || last) training_.write_samples(run_.offset + done);
@@ -156,6 +160,9 @@ class StageLoop {
     return true;
   }
 
+  // All the time of the stage, evaluations and checkpoints included.
+  void count_seconds() { run_.counters["seconds"] = seconds_now() - begun_; }
+
   void write_row(int64_t done, std::vector<Metric>& row) {
     put(row, "stage", static_cast<double>(run_.stage));
     put(row, "stage_step", static_cast<double>(done));
@@ -164,6 +171,7 @@ class StageLoop {
   }
 
   void evaluate(int64_t done, bool edge, std::vector<Metric>& row) {
+    eval_due_ = false;
     const double start = seconds_now();
     const EvalOutcome result = training_.evaluate(run_.offset + done, edge);
     if (result.line.empty()) return;
@@ -203,6 +211,7 @@ class StageLoop {
 
   void save(int64_t done) {
     const double start = seconds_now();
+    count_seconds();
     run_.counters["stage_done"] = done == total_;
     run_.counters["named_best"] = best_;
     train::CheckpointContents contents{.model = *run_.model,
@@ -240,7 +249,7 @@ class StageLoop {
   Window window_;
   std::map<std::string, std::vector<double>> courses_;  // of the columns, for the lines at the end
   double begun_ = 0, checkpoint_ms_ = 0;
-  bool best_ = false, save_due_ = false;
+  bool best_ = false, save_due_ = false, eval_due_ = false;
 };
 
 }  // namespace

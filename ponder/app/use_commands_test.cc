@@ -1,5 +1,7 @@
 // generate, score, compare, bench and template render, as they are called wrongly: each mistake is said before the work.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <csignal>
@@ -122,13 +124,64 @@ TEST_F(UseCommands, CompareNamesTheModelWhoseLogitsAreNoNumbers) {
     expect_refused(words, 3, broken + ": the logits for token 12 of the text are not finite");
 }
 
+// What nobody can read is not done in silence.
+TEST_F(UseCommands, AFullOutputIsAnError) {
+  const auto into_full = [](std::vector<std::string> words) {
+    words.insert(words.begin(), "ponder");
+    std::vector<char*> argv;
+    for (std::string& w : words) argv.push_back(w.data());
+    testing::internal::CaptureStderr();
+    std::fflush(stdout);
+    const int kept = ::dup(STDOUT_FILENO), full = ::open("/dev/full", O_WRONLY);
+    ::dup2(full, STDOUT_FILENO);
+    const int code = run_program(static_cast<int>(argv.size()), argv.data());
+    std::fflush(stdout);
+    std::clearerr(stdout);
+    ::dup2(kept, STDOUT_FILENO);
+    ::close(kept), ::close(full);
+    EXPECT_NE(testing::internal::GetCapturedStderr().find("No space left"), std::string::npos);
+    return code;
+  };
+  EXPECT_EQ(into_full({"generate", model_, "--in", lines_, "--max-tokens", "2"}), 4);
+  EXPECT_EQ(into_full({"score", model_, "--in", lines_}), 4);
+  EXPECT_EQ(into_full({"tokenize", model_, "--in", lines_}), 4);
+  EXPECT_EQ(into_full({"--help"}), 4);
+  EXPECT_EQ(into_full({"man"}), 4);
+}
+
+TEST_F(UseCommands, IdsThatWouldMeetAreRefused) {
+  const std::string twice = folder_.file("twice.jsonl"), out = folder_.file("out.jsonl"), st = folder_.file("l.st");
+  write_file_atomic(twice, R"({"id":"a","prompt":"ab","text":"ab"}
+{"id":"a","prompt":"cd","text":"cd"}
+)");
+  EXPECT_EQ(run({"generate", model_, "--in", twice, "--max-tokens", "2"}).code, 0);
+  expect_refused({"generate", model_, "--in", twice, "--out", out, "--max-tokens", "2"}, 3, "the id \"a\"");
+  const auto scored = [&] { return run({"score", model_, "--in", twice, "--logits", st}).out; };
+  EXPECT_NE(scored().find("a second text with the id a"), std::string::npos);
+  write_file_atomic(twice, "{\"id\":\"__metadata__\",\"text\":\"ab\"}\n");
+  EXPECT_NE(scored().find("take another id"), std::string::npos);
+  const Result none = run({"score", model_, "--in", lines_, "--top", "0"});
+  EXPECT_NE(none.out.find("\"top\":[null,[],[]]"), std::string::npos) << none.out;
+}
+
+// The environment is the same for all commands; what is typed is meant for this one.
+TEST_F(UseCommands, OptionsOfTheOtherKind) {
+  expect_refused({"eval", model_, "--output-dir", "runs"}, 2, "--output-dir is for recipes");
+  ::setenv("PONDER_OUTPUT_DIR", "runs", 1);
+  expect_refused({"eval", model_}, 3, "no task.toml");
+  ::unsetenv("PONDER_OUTPUT_DIR");
+  for (const char* set : {"task.name=game24", "max_steps=3", "path=x", "hidden_size=8"})
+    expect_refused({"eval", model_, "--set", set}, 2, set);
+  expect_refused({"eval", model_, "--set", "problems=3"}, 3, "no task.toml");
+}
+
 TEST_F(UseCommands, ResultFilesAreTriedBeforeTheWork) {
   const std::string nowhere = folder_.file("no/where");
-  expect_refused({"score", model_, "--in", lines_, "--logits", nowhere}, 1, "cannot create " + nowhere + ":");
+  expect_refused({"score", model_, "--in", lines_, "--logits", nowhere}, 4, "cannot create " + nowhere + ":");
   expect_refused({"score", model_, "--in", lines_, "--logits", model_}, 2, model_);
-  expect_refused({"bench", model_, "--prompts", "0", "--batches", "1", "--picture", nowhere}, 1,
+  expect_refused({"bench", model_, "--prompts", "0", "--batches", "1", "--picture", nowhere}, 4,
                  "cannot create " + nowhere + ":");
-  expect_refused({"generate", model_, "--in", lines_, "--out", nowhere}, 1, nowhere);
+  expect_refused({"generate", model_, "--in", lines_, "--out", nowhere}, 4, nowhere);
   EXPECT_THROW(check_result_file("/dev/null"), Error);
   // Nothing is left behind, and what was there stays.
   write_file_atomic(folder_.file("old"), "old");

@@ -85,6 +85,7 @@ class Setter {
   }
 
   void check_range(double x) const {
+    if (!std::isfinite(x)) fail("{} is not finite", toml_number(x));
     if (!(x >= field_.min && x <= field_.max)) fail("{} is out of range ({})", toml_number(x), range_of(field_));
   }
 

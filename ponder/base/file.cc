@@ -123,6 +123,13 @@ std::string reason(int error) { return std::generic_category().message(error); }
     case EDQUOT:
       throw_error(Exit::resources, "cannot {} {}: {}. Free some space and start again; finished files are intact.",
                   what, path, reason(error));
+    case EACCES:
+    case EPERM:
+    case ENOENT:
+    case ENOTDIR:
+    case EISDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
     case EIO:
     case EROFS:
     case EFBIG:

@@ -52,7 +52,7 @@ TEST(File, ReadWriteAndLimits) {
   EXPECT_EQ(code_of([&] { read_file(folder.file("b")); }), Exit::data);
   EXPECT_EQ(code_of([&] { read_file(folder.path()); }), Exit::data);
   EXPECT_EQ(code_of([&] { MappedFile(folder.path()); }), Exit::data);
-  EXPECT_EQ(code_of([&] { write_file_atomic(folder.file("no/where"), "x"); }), Exit::failure);
+  EXPECT_EQ(code_of([&] { write_file_atomic(folder.file("no/where"), "x"); }), Exit::resources);
   EXPECT_EQ(message_of([&] { write_file_atomic(folder.file("no/where"), "x"); }),
             "cannot create " + folder.file("no/where") + ": No such file or directory");
   EXPECT_EQ(list_folder(folder.path()), std::vector<std::string>{"a"});
@@ -152,7 +152,7 @@ TEST(File, FoldersAndPointers) {
   EXPECT_TRUE(list_folder(folder.path()).empty());
   EXPECT_GT(free_space(folder.path()), 0u);
   EXPECT_FALSE(on_network_disk(folder.path()));
-  EXPECT_EQ(code_of([&] { make_folders("/proc/nowhere/x"); }), Exit::failure);
+  EXPECT_EQ(code_of([&] { make_folders("/proc/nowhere/x"); }), Exit::resources);
 }
 
 TEST(File, LockIsExclusiveAndEndsWithItsHolder) {

@@ -129,17 +129,16 @@ EvalResult evaluate(const Task& task, std::span<const Problem> problems, int sam
     }
   }
   double sum = 0, squares = 0;
+  std::vector<double> means;
   for (const EvalItem& item : out.items) {
     double mean = 0;
     for (const Sample& s : item.samples) mean += s.grade.score();
-    mean /= samples;
-    sum += mean;
-    squares += mean * mean;
+    sum += means.emplace_back(mean / samples);
   }
-  if (const auto count = static_cast<double>(out.items.size()); count > 0) {
-    out.accuracy = sum / count;
-    out.standard_error = std::sqrt(std::max(0.0, squares / count - out.accuracy * out.accuracy) / count);
-  }
+  const auto count = static_cast<double>(out.items.size());
+  if (count > 0) out.accuracy = sum / count;
+  for (const double mean : means) squares += (mean - out.accuracy) * (mean - out.accuracy);
+  out.standard_error = count == 1 ? std::nan("") : std::sqrt(squares / std::max(1.0, (count - 1) * count));
   return out;
 }
 

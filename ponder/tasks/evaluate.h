@@ -73,7 +73,7 @@ struct EvalResult {
   std::vector<EvalItem> items;
   Summary summary;
   double accuracy = 0;        // mean over problems of the mean over samples: pass@1, avg@n
-  double standard_error = 0;  // over problems: sqrt(variance of the problems' means / problems)
+  double standard_error = 0;  // over problems, as lm-eval: sqrt(variance (n - 1) of their means / n); NaN for one
   int samples = 0;            // per problem
 
   // accuracy, accuracy_stderr, pass@k for k = 1, 2, 4, 8 .. samples, cons@n, then the summary's.

@@ -69,7 +69,7 @@ TEST(Evaluate, CountsWhatTheModelSaid) {
     const EvalResult result = evaluate(*task, problems, 2, generate, batch);
     EXPECT_EQ(calls, batch == 0 ? 1u : (6 + batch - 1) / batch);
     EXPECT_NEAR(result.accuracy, 0.5, 1e-12);
-    EXPECT_NEAR(result.standard_error, std::sqrt((0.25 + 0 + 0.25) / 3 / 3), 1e-12);
+    EXPECT_NEAR(result.standard_error, std::sqrt((0.25 + 0 + 0.25) / 2 / 3), 1e-12);
     auto m = as_map(result.metrics());
     EXPECT_NEAR(m["pass@1"], 0.5, 1e-12);
     EXPECT_NEAR(m["pass@2"], 2.0 / 3, 1e-12);
