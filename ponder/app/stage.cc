@@ -278,6 +278,19 @@ bool same_task_as_before(const Run& run) {
   tasks::TaskConfig before = run.plan.stage[run.stage - 1].task, now = run.plan.stage[run.stage].task;
   return run.plan.stage[run.stage].model.path.empty() && resolved_toml(before) == resolved_toml(now);
 }
+
+// A model that comes with its task keeps it, whatever the recipe says.
+void say_what_the_model_knows_better(const Run& run) {
+  tasks::TaskConfig said = run.plan.stage[run.stage].task, own = run.task->config();
+  const std::vector<FlatValue> recipe = flat_values(said), model = flat_values(own);
+  const std::string section = run.plan.pipeline ? fmt::format("stage.{}.task.", run.stage) : "task.";
+  for (size_t i = 0; i < recipe.size(); ++i) {
+    const auto origin = run.plan.origins.find(section + recipe[i].path);
+    if (recipe[i].value != model[i].value && origin != run.plan.origins.end() && origin->second.source != "default")
+      log_warn("{}: the model comes with its task, in which {} = {}; {} in the recipe does not count",
+               run.plan.stage[run.stage].name, model[i].path, model[i].value, recipe[i].value);
+  }
+}
 }  // namespace
 
 void prepare_task(Run& run) {
@@ -292,6 +305,7 @@ void prepare_task(Run& run) {
     const std::string folder = resolve_model(recipe.model.path);
     if (path_exists(join_path(folder, "task.toml"))) {
       run.task = tasks::load_task(folder);
+      say_what_the_model_knows_better(run);
       return;
     }
   }
