@@ -124,12 +124,13 @@ class Scorer {
 std::vector<int32_t> ids_of(const JsonLine& line, const LoadedModel& loaded) {
   const model::ModelConfig& config = loaded.model->config();
   const Json& json = line.value;
+  const auto given = [&](const char* key) { return json.contains(key) && !json[key].is_null(); };
   std::vector<int32_t> ids;
-  if (json.contains("ids")) {
+  if (given("ids")) {
     ids = json_ids(json["ids"], "ids", config.vocab_size);
-  } else if (json.contains("text")) {
+  } else if (given("text")) {
     ids = encode_raw(loaded, json_text(json["text"], "text"));
-  } else if (json.contains("messages")) {
+  } else if (given("messages")) {
     // Where the assistant has spoken last the conversation is complete; else the cue for its turn belongs to it.
     text::ChatRequest request = chat_request(json, line.text);
     if (!json.contains("add_generation_prompt") && !json["messages"].empty()) {

@@ -176,6 +176,27 @@ TEST_F(GemmTest, EveryPathOfLargeProducts) {
         }
 }
 
+// So large that two threads claim their tasks ahead of the work (kClaimAhead) and pack the next chunk of B beside it.
+TEST_F(GemmTest, TasksClaimedAhead) {
+  const Shape s{610, 810, 650};
+  for (Layout layout : kLayouts) {
+    const std::vector<float> a = values(a_rows(layout, s) * a_width(layout, s), 5),
+                             b = values(b_rows(layout, s) * b_width(layout, s), 6);
+    check({.layout = layout,
+           .m = s.m,
+           .n = s.n,
+           .k = s.k,
+           .a = a.data(),
+           .lda = a_width(layout, s),
+           .b = b.data(),
+           .ldb = b_width(layout, s),
+           .c = nullptr,
+           .ldc = s.n},
+          s.m * s.n, fmt::format("layout {}", static_cast<int>(layout)));
+    if (HasFatalFailure()) return;
+  }
+}
+
 // Heads beside each other in a row: the stride between products is smaller than a row.
 TEST_F(GemmTest, InterleavedBatch) {
   for (Layout layout : kLayouts)

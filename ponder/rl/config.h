@@ -173,7 +173,8 @@ void GrpoConfig::fields(V& v) {
   v.field("min_p", min_p, {.help = "tokens with this share of the best one's probability", .min = 0, .max = 1});
   v.field("repetition_penalty", repetition_penalty,
           {.help = "of tokens that stand in prompt or answer; 1: none", .min = 0.01, .max = 100});
-  v.field("max_prompt_length", max_prompt_length, {.help = "longer prompts are dropped and counted", .min = 1});
+  v.field("max_prompt_length", max_prompt_length,
+          {.help = "longer prompts are replaced by others, and counted", .min = 1});
   v.field("max_completion_length", max_completion_length,
           {.help = "tokens of an answer",
            .synonyms = {"max_response_length", "max_new_tokens", "rollout_max_response_len"},

@@ -98,6 +98,32 @@ std::vector<double> Grpo::grade(const Group& group, uint64_t first_index) const 
   return rewards;
 }
 
+// Problems whose prompt is not too long; those that are are counted and replaced, while there is hope.
+std::vector<tasks::Problem> Grpo::draw_problems(CounterRng& rng, size_t wanted, int64_t& dropped) const {
+  const int64_t longest = setup_.grpo.max_prompt_length;
+  std::vector<tasks::Problem> problems;
+  for (size_t drawn = 0; problems.size() < wanted && drawn < 100 * wanted; ++drawn) {
+    tasks::Problem p =
+        fixed_.empty() ? tasks::draw_problem(task_, tasks::Split::train, rng) : fixed_[rng.below(fixed_.size())];
+    if (static_cast<int64_t>(task_.prompt(p).size()) > longest)
+      ++dropped;
+    else
+      problems.push_back(std::move(p));
+  }
+  if (problems.empty())
+    throw_error(Exit::data, "max_prompt_length = {}: all of {} prompts that were drawn are longer", longest, dropped);
+  return problems;
+}
+
+// All that was sampled for a rollout, kept or not.
+struct Grpo::Sampled {
+  explicit Sampled(const tasks::Task& task) : summary(task.modes()) {}
+  tasks::Summary summary;
+  std::vector<double> rewards, sums;  // [answers x functions], [answers]
+  double groups = 0, informative = 0, entropy = 0;
+  int64_t batches = 0, dropped_prompts = 0;
+};
+
 // Draws problems and samples answers until there are enough groups; with dynamic sampling (Yu et al. 2025, DAPO) groups whose
 // answers all have one reward are replaced by fresh ones, at most max_num_gen_batches times.
 void Grpo::sample(int64_t step, GrpoReport& report) {
@@ -111,46 +137,33 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
        static_cast<int32_t>(c.top_k), static_cast<float>(c.repetition_penalty)}};
   rollout_ = {};
   rollout_.version = trainer_.model().params().version();
-  tasks::Summary summary(task_.modes());
-  std::vector<double> sampled_rewards, all_rewards;
-  double groups = 0, informative = 0, entropy = 0;
-  int64_t batches = 0, dropped_prompts = 0;
+  rewards_.clear();
+  Sampled all(task_);
   const size_t functions = setup_.rewards.size();
   const int64_t limit = c.dynamic_sampling ? c.max_num_gen_batches : 1;
-  for (; batches < limit && rollout_.groups.size() < wanted; ++batches) {
+  for (; all.batches < limit && rollout_.groups.size() < wanted; ++all.batches) {
     const auto begun = std::chrono::steady_clock::now();
-    CounterRng rng(setup_.seed, Stream::problems, generation << 16 | static_cast<uint64_t>(batches));
-    std::vector<tasks::Problem> problems;
-    for (size_t i = 0; i < wanted; ++i) {
-      tasks::Problem p =
-          fixed_.empty() ? tasks::draw_problem(task_, tasks::Split::train, rng) : fixed_[rng.below(fixed_.size())];
-      if (static_cast<int64_t>(task_.prompt(p).size()) > c.max_prompt_length)
-        ++dropped_prompts;
-      else
-        problems.push_back(std::move(p));
-    }
-    if (problems.empty())
-      throw_error(Exit::data, "max_prompt_length = {}: all of {} prompts that were drawn are longer",
-                  c.max_prompt_length, wanted);
-    Rollout part = sample_rollout(engine_, task_, problems, settings, stream_key(setup_.seed, Stream::sampling),
-                                  (generation << 16 | static_cast<uint64_t>(batches)) << 16);
+    const uint64_t drawing = generation << 16 | static_cast<uint64_t>(all.batches);
+    CounterRng rng(setup_.seed, Stream::problems, drawing);
+    Rollout part = sample_rollout(engine_, task_, draw_problems(rng, wanted, all.dropped_prompts), settings,
+                                  stream_key(setup_.seed, Stream::sampling), drawing << 16);
     report.rollout_s += seconds_since(begun);
     const auto graded = std::chrono::steady_clock::now();
     rollout_.tokens += part.tokens;
     rollout_.flops += part.flops;
     for (Group& g : part.groups) {
       for (const RolloutAnswer& a : g.answers) {
-        summary.add(a.grade, static_cast<int64_t>(a.logp.size()));
-        for (float e : a.entropy) entropy += e;
+        all.summary.add(a.grade, static_cast<int64_t>(a.logp.size()));
+        for (float e : a.entropy) all.entropy += e;
       }
-      const std::vector<double> rewards = grade(g, (generation << 20 | static_cast<uint64_t>(groups)) << 12);
+      const std::vector<double> rewards = grade(g, (generation << 20 | static_cast<uint64_t>(all.groups)) << 12);
       const size_t answers = g.answers.size();
-      all_rewards.insert(all_rewards.end(), rewards.begin(), rewards.end());
+      all.rewards.insert(all.rewards.end(), rewards.begin(), rewards.end());
       for (size_t j = 0; j < answers; ++j)
-        sampled_rewards.push_back(weighted_sum(std::span(rewards).subspan(j * functions, functions), c.reward_weights));
-      const bool teaches = moments(std::span(sampled_rewards).last(answers), Spread::population).std > 0;
-      ++groups;
-      informative += teaches;
+        all.sums.push_back(weighted_sum(std::span(rewards).subspan(j * functions, functions), c.reward_weights));
+      const bool teaches = moments(std::span(all.sums).last(answers), Spread::population).std > 0;
+      ++all.groups;
+      all.informative += teaches;
       if (c.dynamic_sampling && !teaches) continue;
       if (rollout_.groups.size() == wanted) continue;
       rewards_.insert(rewards_.end(), rewards.begin(), rewards.end());
@@ -158,16 +171,46 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
     }
     report.reward_s += seconds_since(graded);
   }
-
-  if (batches == c.max_num_gen_batches && batches > 1 && rollout_.groups.size() < wanted && !said_short_) {
+  if (all.batches == c.max_num_gen_batches && all.batches > 1 && rollout_.groups.size() < wanted && !said_short_) {
     said_short_ = true;
     log_warn(
         "dynamic_sampling: after {} drawings {} of {} groups have answers of different rewards; going on with those "
         "(rollout/groups counts them; this is said once)",
-        batches, rollout_.groups.size(), wanted);
+        all.batches, rollout_.groups.size(), wanted);
   }
+  rollout_metrics_ = metrics_of(all);
+  report.flops += rollout_.flops;
+}
 
-  answers_.clear(), offsets_.assign(1, 0), old_logp_.clear();
+Metrics Grpo::metrics_of(const Sampled& all) const {
+  const Moments reward = moments(all.sums, Spread::sample);
+  const double informative = all.groups > 0 ? all.informative / all.groups : 0;
+  Metrics out = {{"reward", reward.mean},
+                 {"reward_std", reward.n > 1 ? reward.std : 0},
+                 {"frac_reward_zero_std", all.groups > 0 ? 1 - informative : 0},
+                 {"rollout/share_informative_groups", informative},
+                 {"rollout/batches", static_cast<double>(all.batches)},
+                 {"rollout/groups", static_cast<double>(rollout_.groups.size())},
+                 {"rollout/dropped_prompts", static_cast<double>(all.dropped_prompts)},
+                 {"entropy", all.entropy / static_cast<double>(std::max<int64_t>(1, rollout_.tokens))},
+                 {"num_tokens", static_cast<double>(rollout_.tokens)}};
+  const size_t functions = setup_.rewards.size();
+  for (size_t f = 0; f < functions; ++f) {
+    std::vector<double> column;
+    for (size_t i = f; i < all.rewards.size(); i += functions) column.push_back(all.rewards[i]);
+    const Moments m = moments(column, Spread::sample);
+    if (m.n == 0) continue;
+    out.push_back({fmt::format("rewards/{}/mean", reward_tags_[f]), m.mean});
+    out.push_back({fmt::format("rewards/{}/std", reward_tags_[f]), m.n > 1 ? m.std : 0});
+  }
+  for (auto& m : all.summary.metrics()) out.push_back(std::move(m));
+  return out;
+}
+
+// The answers of the rollout one after the other, with the reference model's log-probs and their advantages.
+void Grpo::weigh(GrpoReport& report) {
+  const GrpoConfig& c = setup_.grpo;
+  answers_.clear(), offsets_.assign(1, 0), old_logp_.clear(), ref_logp_.clear();
   std::vector<uint8_t> truncated;
   for (const Group& g : rollout_.groups) {
     PONDER_CHECK(static_cast<int64_t>(g.answers.size()) == c.num_generations, "a group of {} answers",
@@ -179,7 +222,6 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
       offsets_.push_back(static_cast<int64_t>(old_logp_.size()));
     }
   }
-  ref_logp_.clear();
   if (reference_) {
     const auto begun = std::chrono::steady_clock::now();
     std::vector<train::Example> examples;
@@ -194,29 +236,8 @@ void Grpo::sample(int64_t step, GrpoReport& report) {
   const AnswerBatch<float> batch{
       .offsets = offsets_, .logp = old_logp_, .old_logp = old_logp_, .ref_logp = ref_logp_, .truncated = truncated};
   AdvantageOptions options = c.advantage_options();
-  options.reward_weights.resize(functions, 1.0);
+  options.reward_weights.resize(setup_.rewards.size(), 1.0);
   advantages_ = advantages(rewards_, batch, options).advantage;
-
-  const Moments reward = moments(sampled_rewards, Spread::sample);
-  rollout_metrics_ = {{"reward", reward.mean},
-                      {"reward_std", reward.n > 1 ? reward.std : 0},
-                      {"frac_reward_zero_std", groups > 0 ? 1 - informative / groups : 0},
-                      {"rollout/share_informative_groups", groups > 0 ? informative / groups : 0},
-                      {"rollout/batches", static_cast<double>(batches)},
-                      {"rollout/groups", static_cast<double>(rollout_.groups.size())},
-                      {"rollout/dropped_prompts", static_cast<double>(dropped_prompts)},
-                      {"entropy", entropy / static_cast<double>(std::max<int64_t>(1, rollout_.tokens))},
-                      {"num_tokens", static_cast<double>(rollout_.tokens)}};
-  for (size_t f = 0; f < functions; ++f) {
-    std::vector<double> column;
-    for (size_t i = f; i < all_rewards.size(); i += functions) column.push_back(all_rewards[i]);
-    const Moments m = moments(column, Spread::sample);
-    if (m.n == 0) continue;
-    rollout_metrics_.push_back({fmt::format("rewards/{}/mean", reward_tags_[f]), m.mean});
-    rollout_metrics_.push_back({fmt::format("rewards/{}/std", reward_tags_[f]), m.n > 1 ? m.std : 0});
-  }
-  for (auto& m : summary.metrics()) rollout_metrics_.push_back(std::move(m));
-  report.flops += rollout_.flops;
 }
 
 // The answers of optimizer step `step` within the rollout: a seeded shuffle of answers or of whole groups cut into
@@ -367,8 +388,8 @@ void Grpo::learn(int64_t step, std::span<const int32_t> chosen, GrpoReport& repo
 GrpoReport Grpo::step(int64_t step) {
   GrpoReport report;
   if (rollout_boundary(step)) {
-    rewards_.clear();
     sample(step, report);
+    weigh(report);
   }
   PONDER_CHECK(!offsets_.empty(), "step {} is inside a rollout that was not sampled", step);
   report.metrics = rollout_metrics_;

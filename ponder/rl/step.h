@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "ponder/base/rng.h"
 #include "ponder/engine/engine.h"
 #include "ponder/rl/algorithm.h"
 #include "ponder/rl/config.h"
@@ -61,7 +62,11 @@ class Grpo {
   bool rollout_boundary(int64_t step) const;
 
  private:
+  struct Sampled;
+  std::vector<tasks::Problem> draw_problems(CounterRng& rng, size_t wanted, int64_t& dropped) const;
   void sample(int64_t step, GrpoReport& report);
+  Metrics metrics_of(const Sampled& all) const;
+  void weigh(GrpoReport& report);
   void learn(int64_t step, std::span<const int32_t> chosen, GrpoReport& report);
   std::vector<int32_t> minibatch(int64_t step) const;
   void check_equal(const RolloutAnswer& answer, std::span<const float> recomputed) const;
