@@ -236,6 +236,34 @@ TEST(Reinforcement, StepsWithoutAnswersChangeNothing) {
   EXPECT_GT(same, 0u);
 }
 
+// Settings that are not the loss's own reach the sampler and the gradient.
+TEST(Reinforcement, PenaltiesAndBalanceAct) {
+  const auto task = tasks::make_task({.name = "countdown", .numbers_to = 12});
+  model::ModelConfig config = test::tiny_v3();
+  config.vocab_size = task->tokenizer().vocab_size();
+  const auto first_step = [&](double repetition_penalty, double router_aux_loss_coef) {
+    Lab lab(config);
+    rl::GrpoSetup setup = recipe();
+    setup.grpo.num_generations = 4;
+    setup.grpo.num_prompts_per_step = 2;
+    setup.grpo.max_completion_length = 20;
+    setup.grpo.repetition_penalty = repetition_penalty;
+    setup.rewards.resize(1);
+    setup.rewards[0].name = "random";
+    setup.train.router_aux_loss_coef = router_aux_loss_coef;
+    train::Trainer trainer(*lab.model, *lab.backend, setup.train, 1);
+    engine::Engine engine(*lab.model, *lab.backend, {.pages = 100});
+    return rl::Grpo(trainer, engine, *task, setup, *lab.backend).step(0).metrics;
+  };
+  const auto value = [](const rl::Metrics& m, const char* name) { return metric({.metrics = m}, name); };
+  const rl::Metrics plain = first_step(1, 0), penalty = first_step(1.7, 0), balance = first_step(1, 5);
+  EXPECT_EQ(value(plain, "grad_norm"), value(first_step(1, 0), "grad_norm"));
+  EXPECT_NE(value(plain, "entropy"), value(penalty, "entropy"));
+  EXPECT_EQ(value(plain, "entropy"), value(balance, "entropy"));
+  EXPECT_NE(value(plain, "grad_norm"), value(balance, "grad_norm"));
+  EXPECT_GT(value(balance, "moe/balance_loss"), 0);
+}
+
 TEST(Reinforcement, WhatCannotBeMeantIsRefused) {
   const auto task = tasks::make_task({.name = "countdown", .numbers_to = 12});
   model::ModelConfig config = test::tiny_dense();
