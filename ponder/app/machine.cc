@@ -54,12 +54,12 @@ typedef float Vector16 __attribute__((vector_size(64)));
 typedef float Vector8 __attribute__((vector_size(32)));
 [[gnu::target("avx512f") PONDER_MAY_CONTRACT]] float chains_avx512() { return fma_chains<Vector16>(); }
 [[gnu::target("avx2,fma") PONDER_MAY_CONTRACT]] float chains_avx2() { return fma_chains<Vector8>(); }
+
 int64_t thread_nanoseconds() {  // that this thread has had a core
   timespec t;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
   return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
-
 #endif
 
 typedef uint64_t Word8 __attribute__((vector_size(32)));

@@ -12,13 +12,13 @@ namespace {
 constexpr size_t kMaxFileBytes = size_t{1} << 30, kMaxLineBytes = size_t{1} << 20;
 constexpr std::string_view kShapes[] = {"numbers", "nums"};
 
-// `shape` is empty before the first record.
 // A whole number that an int64_t holds.
 bool is_whole(const Json& value) {
   return value.is_number_integer() &&
          (!value.is_number_unsigned() || value.get<uint64_t>() <= uint64_t{std::numeric_limits<int64_t>::max()});
 }
 
+// `shape` is empty before the first record.
 void append_puzzles(std::string_view text, const std::string& name, const Task& task, std::string_view& shape,
                     std::vector<Problem>& out) {
   int line = 0;

@@ -132,17 +132,20 @@ TEST(Gguf, ReadsWhatTheFormatSays) {
   }
 }
 
+// What a look-up says; "": nothing is wrong.
+template <class F>
+std::string error(F&& look_up) {
+  try {
+    look_up();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
 TEST(Gguf, LookUpsSayWhatIsWrong) {
   const std::string bytes = small_file().bytes;
   const GgufFile f = parse(bytes);
-  const auto error = [](auto&& look_up) {
-    try {
-      look_up();
-    } catch (const Error& e) {
-      return std::string(e.what());
-    }
-    return std::string();
-  };
   EXPECT_EQ(error([&] { f.integer("a.text"); }), "hand.gguf: metadata 'a.text': expected an integer, found a text");
   EXPECT_EQ(error([&] { f.integer("a.f32", 1); }), "hand.gguf: metadata 'a.f32': expected an integer, found a number");
   EXPECT_EQ(error([&] { f.text("absent"); }), "hand.gguf: metadata 'absent' is missing");
@@ -176,14 +179,6 @@ TEST(Gguf, IntegersAboveTheSignedRange) {
   EXPECT_EQ(std::get<uint64_t>(f.metadata().at("one").value), kLarge);
   EXPECT_EQ(std::get<GgufValue::Unsigned>(f.metadata().at("list").value), (GgufValue::Unsigned{1, kLarge}));
   EXPECT_EQ(f.integers("small"), std::vector<int64_t>{7});
-  const auto error = [](auto&& look_up) {
-    try {
-      look_up();
-    } catch (const Error& e) {
-      return std::string(e.what());
-    }
-    return std::string();
-  };
   EXPECT_EQ(error([&] { f.integer("one"); }),
             "hand.gguf: metadata 'one': expected an integer, found an integer above 2^63 - 1");
   EXPECT_EQ(error([&] { f.number("one"); }),
