@@ -25,19 +25,18 @@ bool eval_stage(Run& run) {
   run.log->event("stage", run.offset,
                  {{"name", recipe.name}, {"type", "eval"}, {"index", fmt::format("{}", run.stage)}, {"steps", "0"}});
   const double start = seconds_now();
-  Evaluation e;
+  EvalOutcome outcome;
   try {
-    e = evaluator.run(*engine, true, run.log.get(), &run.dir, run.offset, recipe.name, true);
+    outcome = evaluate_stage(run, evaluator, *engine, run.offset, true, true);
   } catch (const Error& stopped) {
     if (stopped.code() != Exit::resumable) throw;
     return false;
   }
-  std::vector<Metric> row;
-  for (const auto& [name, value] : e.metrics) row.emplace_back(evaluator.tag() + "/" + name, value);
+  std::vector<Metric>& row = outcome.metrics;
   put(row, "stage", static_cast<double>(run.stage));
   put(row, "stage_step", 0);
   run.log->metrics(run.offset, row, 0);
-  log_info("{}: {}", recipe.name, e.line);
+  log_info("{}: {}", recipe.name, outcome.line);
   run.log->event("stage_end", run.offset,
                  {{"name", recipe.name},
                   {"seconds", fmt::format("{:.3f}", seconds_now() - start)},
@@ -114,7 +113,7 @@ int eval_command(const Arguments& args) {
   install_stop_signals();
   const auto engine = make_engine(*loaded.model, *machine.backend, *loaded.task, evaluator.most_answers(),
                                   recipe.max_completion_length());
-  const Evaluation e = evaluator.run(*engine, true, nullptr, nullptr, 0, "", true);
+  const Evaluation e = evaluator.run(*engine, {.may_stop = true});
   if (args.json()) {
     fmt::print("{}", lm_eval_json(std::string(loaded.task->name()), e.metrics, evaluator.problem_count()));
   } else {

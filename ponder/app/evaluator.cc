@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <deque>
 
 #include "ponder/app/machine.h"
 #include "ponder/base/error.h"
@@ -49,7 +50,7 @@ std::unique_ptr<engine::Engine> make_engine(const model::Model& model, const ker
   const int64_t prompt = static_cast<int64_t>(task.prompt(task.problem(tasks::Split::train, 0)).size());
   engine::EngineConfig config;
   config.max_sequences = static_cast<int>(std::clamp<int64_t>(answers, 1, engine::default_sequences(model)));
-  config.pages = config.max_sequences * ((prompt + new_tokens + 2 + kernels::kPageSize - 1) / kernels::kPageSize);
+  config.pages = config.max_sequences * engine::pages_for(prompt + new_tokens + 2);
   // Whatever the model takes fits alone: problems of a user's file may have longer prompts than the task's own.
   config.pages = std::max(config.pages, engine::pages_for(model.config().max_position_embeddings + 1));
   config.draft = draft;
@@ -119,24 +120,22 @@ void Evaluator::write_items(const tasks::EvalResult& result, const char* kind, R
   }
 }
 
-Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, const RunDir* dir, int64_t step,
-                          const std::string& stage, bool may_stop) const {
+Evaluation Evaluator::run(engine::Engine& engine, const EvalOptions& options) const {
   Evaluation out;
   const int new_tokens = static_cast<int>(recipe_.max_completion_length());
   const engine::Sampling sampling{.temperature = static_cast<float>(recipe_.temperature())};
   const std::string stamp = utc_stamp(unix_time());
-  std::vector<std::pair<const char*, tasks::EvalResult>> results;  // for the log, which gets all of them or none
+  std::deque<std::pair<const char*, tasks::EvalResult>> results;  // the log gets all of them or none
   const auto evaluate = [&](const std::vector<tasks::Problem>& problems, int64_t samples, const engine::Sampling& s,
-                            const char* kind) {
-    const auto goes_on = [&](int64_t) { return !(may_stop && stop_requested()); };
-    tasks::EvalResult r =
-        rl::evaluate(engine, task_, problems, static_cast<int>(samples), s, new_tokens, recipe_.run.seed, goes_on);
+                            const char* kind) -> const tasks::EvalResult& {
+    const auto goes_on = [&](int64_t) { return !(options.may_stop && stop_requested()); };
+    results.emplace_back(kind, rl::evaluate(engine, task_, problems, static_cast<int>(samples), s, new_tokens,
+                                            recipe_.run.seed, goes_on));
     if (!goes_on(0)) throw_error(Exit::resumable, "stopped; the evaluation begins anew with the same command");
-    results.emplace_back(kind, r);
-    return r;
+    return results.back().second;
   };
 
-  const tasks::EvalResult sampled = evaluate(problems_, recipe_.eval.samples, sampling, "sampled");
+  const tasks::EvalResult& sampled = evaluate(problems_, recipe_.eval.samples, sampling, "sampled");
   out.metrics = sampled.metrics();
   out.accuracy = sampled.accuracy;
   out.standard_error = sampled.standard_error;
@@ -144,13 +143,13 @@ Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, c
   if (!std::isnan(out.standard_error)) out.line += fmt::format(" ± {:.3f}", out.standard_error);
   out.line += fmt::format(" at T = {:g}", recipe_.temperature());
   if (recipe_.eval.greedy) {
-    const tasks::EvalResult greedy = evaluate(problems_, 1, {.temperature = 0}, "greedy");
+    const tasks::EvalResult& greedy = evaluate(problems_, 1, {.temperature = 0}, "greedy");
     for (const auto& [name, value] : greedy.metrics())
       if (name != "pass@1") out.metrics.emplace_back("greedy/" + name, value);
     out.line += fmt::format(", greedy {:.3f}", greedy.accuracy);
   }
-  if (with_pass && !pass_problems_.empty()) {
-    const tasks::EvalResult pass = evaluate(pass_problems_, recipe_.eval.pass_samples, sampling, "pass");
+  if (options.with_pass && !pass_problems_.empty()) {
+    const tasks::EvalResult& pass = evaluate(pass_problems_, recipe_.eval.pass_samples, sampling, "pass");
     // Only those, so that all of them are of the same problems.
     const auto of_many = [](const std::string& name) { return name.starts_with("pass@") || name.starts_with("cons@"); };
     std::erase_if(out.metrics, [&](const auto& m) { return of_many(m.first); });
@@ -160,8 +159,8 @@ Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, c
       if (name == "pass@8") out.line += fmt::format(", pass@8 {:.3f}", value);
     }
   }
-  if (log)
-    for (const auto& [kind, r] : results) write_items(r, kind, *log, stamp, step, stage);
+  if (options.log)
+    for (const auto& [kind, r] : results) write_items(r, kind, *options.log, stamp, options.step, options.stage);
   if (const double people = column_mean(problems_, "human_solved_rate"); !std::isnan(people)) {
     out.metrics.emplace_back("human_solved_rate", people);
     out.line += fmt::format(", people {:.3f}", people);
@@ -173,9 +172,22 @@ Evaluation Evaluator::run(engine::Engine& engine, bool with_pass, RunLog* log, c
   };
   out.line += fmt::format(", length {:.1f}, search {:.2f}, rejected leaves {:.1f}", at("completions/mean_length"),
                           at("mode/search/share"), at("search/rejected_leaves"));
-  if (dir)
-    write_file_atomic(dir->file(fmt::format("eval/results_{}_step-{:06}.json", stamp, step)),
+  if (options.dir)
+    write_file_atomic(options.dir->file(fmt::format("eval/results_{}_step-{:06}.json", stamp, options.step)),
                       lm_eval_json(std::string(task_.name()), out.metrics, problem_count()));
+  return out;
+}
+
+EvalOutcome evaluate_stage(const Run& run, const Evaluator& evaluator, engine::Engine& engine, int64_t step,
+                           bool with_pass, bool may_stop) {
+  const Evaluation e = evaluator.run(engine, {.with_pass = with_pass,
+                                              .may_stop = may_stop,
+                                              .log = run.log.get(),
+                                              .dir = &run.dir,
+                                              .step = step,
+                                              .stage = run.plan.stage[run.stage].name});
+  EvalOutcome out{.metrics = {}, .line = e.line, .score_name = "accuracy", .score = e.accuracy};
+  for (const auto& [name, value] : e.metrics) out.metrics.emplace_back(evaluator.tag() + "/" + name, value);
   return out;
 }
 

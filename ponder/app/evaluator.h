@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "ponder/app/recipe.h"
+#include "ponder/app/stage.h"
 #include "ponder/base/run_log.h"
 #include "ponder/engine/engine.h"
 #include "ponder/tasks/evaluate.h"
@@ -24,15 +24,22 @@ struct Evaluation {
   std::string line;  // for people
 };
 
+struct EvalOptions {
+  bool with_pass = true;  // also pass@k over pass_problems
+  // A stop signal ends it with Error (resumable), and nothing of it is written; otherwise it is finished first.
+  bool may_stop = false;
+  // Of a run: every answer becomes a line of eval/samples_*.jsonl, the totals a results file.
+  RunLog* log = nullptr;
+  const RunDir* dir = nullptr;
+  int64_t step = 0;  // the run's
+  std::string stage;
+};
+
 class Evaluator {
  public:
   Evaluator(const StageRecipe& recipe, const tasks::Task& task);
 
-  // `with_pass`: also pass@k over pass_problems. With a log, every answer becomes a line of eval/samples_*.jsonl and the
-  // totals a results file; `step` is the run's. `may_stop`: a stop signal ends it with Error (resumable), and nothing of it
-  // is written; otherwise it is finished first.
-  Evaluation run(engine::Engine& engine, bool with_pass, RunLog* log = nullptr, const RunDir* dir = nullptr,
-                 int64_t step = 0, const std::string& stage = "", bool may_stop = false) const;
+  Evaluation run(engine::Engine& engine, const EvalOptions& options) const;
 
   bool empty() const { return problems_.empty(); }
   int64_t problem_count() const { return static_cast<int64_t>(problems_.size()); }
@@ -50,6 +57,10 @@ class Evaluator {
   std::string tag_;
   std::vector<tasks::Problem> problems_, pass_problems_;
 };
+
+// The evaluation of a stage at the run's step `step`, as its loop wants it: metrics with their prefix, BEST by accuracy.
+EvalOutcome evaluate_stage(const Run& run, const Evaluator& evaluator, engine::Engine& engine, int64_t step,
+                           bool with_pass, bool may_stop = false);
 
 // lm-eval's file of results: results.{task}."metric,none" and "metric_stderr,none", configs, versions, n-shot, n-samples.
 std::string lm_eval_json(const std::string& task, const tasks::Metrics& metrics, int64_t samples);

@@ -61,12 +61,9 @@ class Pretraining final : public Training {
   }
 
   EvalOutcome evaluate(int64_t step, bool edge) override {
+    if (evaluator_) return evaluate_stage(run_, *evaluator_, *engine_, step, edge);
     EvalOutcome out;
-    if (evaluator_) {
-      const Evaluation e = evaluator_->run(*engine_, edge, run_.log.get(), &run_.dir, step, recipe_.name);
-      for (const auto& [name, value] : e.metrics) out.metrics.emplace_back(evaluator_->tag() + "/" + name, value);
-      out.line = e.line, out.score_name = "accuracy", out.score = e.accuracy;
-    } else if (texts_.held_out.set().size() > 0) {
+    if (texts_.held_out.set().size() > 0) {
       std::vector<train::Example> examples;
       int64_t bytes = 0;
       for (int64_t i = 0; i < texts_.held_out.set().size(); ++i) {

@@ -81,12 +81,7 @@ class Reinforcement final : public Training {
   bool can_save(int64_t step) const override { return grpo_->rollout_boundary(step); }
 
   EvalOutcome evaluate(int64_t step, bool edge) override {
-    EvalOutcome out;
-    if (!evaluator_) return out;
-    const Evaluation e = evaluator_->run(*engine_, edge, run_.log.get(), &run_.dir, step, recipe_.name);
-    for (const auto& [name, value] : e.metrics) out.metrics.emplace_back(evaluator_->tag() + "/" + name, value);
-    out.line = e.line, out.score_name = "accuracy", out.score = e.accuracy;
-    return out;
+    return evaluator_ ? evaluate_stage(run_, *evaluator_, *engine_, step, edge) : EvalOutcome();
   }
 
   void write_samples(int64_t step) override {

@@ -231,19 +231,22 @@ int score_command(const Arguments& args) {
     pending.clear();
     tokens = 0;
   };
-  std::set<std::string> names;
+  std::set<std::string> names;  // of the tensors in the file of logits
+  const auto take_names = [&](const std::string& name) {
+    if (name == "__metadata__")
+      throw_error(Exit::data, "--logits: safetensors keep the name {} for themselves; take another id", name);
+    if (names.contains(name) || (mtp && names.contains(name + ".mtp")))
+      throw_error(Exit::data, "--logits: a second text with the id {}", name);
+    names.insert(name);
+    if (mtp) names.insert(name + ".mtp");
+  };
   install_stop_signals();
   const int code = read_json_requests(
       args.text("in"),
       [&](const JsonLine& line) {
         Item item{line.id, line.value.value("id", Json()).is_string() ? line.value["id"].get<std::string>() : line.id,
                   "", ids_of(line, loaded)};
-        if (logits && item.name == "__metadata__")
-          throw_error(Exit::data, "--logits: safetensors keep the name {} for themselves; take another id", item.name);
-        if (logits && (names.contains(item.name) || (mtp && names.contains(item.name + ".mtp"))))
-          throw_error(Exit::data, "--logits: a second text with the id {}", item.name);
-        names.insert(item.name);
-        if (mtp) names.insert(item.name + ".mtp");
+        if (logits) take_names(item.name);
         const auto count = static_cast<int64_t>(item.ids.size());
         if (tokens > 0 && tokens + count > kBatchTokens) flush();
         tokens += count;

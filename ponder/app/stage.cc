@@ -90,17 +90,14 @@ class StageLoop {
                      {"steps", fmt::format("{}", total_)},
                      {"params", fmt::format("{}", run_.model->params().count())},
                      {"active_params", fmt::format("{}", run_.model->active_params())}});
-    if (first == 0) {
+    if (first == 0)
       for (const char* counter : {"seconds", "tokens", "flops", "skipped", "skipped_in_row"})
         run_.counters[counter] = 0;
-    }
     begun_ = seconds_now() - run_.counters["seconds"];
-    if (first == 0) {
-      if (recipe_.eval.eval_on_start) {
-        std::vector<Metric> row;
-        evaluate(0, true, row);
-        if (!row.empty()) write_row(0, row);
-      }
+    if (first == 0 && recipe_.eval.eval_on_start) {
+      std::vector<Metric> row;
+      evaluate(0, true, row);
+      if (!row.empty()) write_row(0, row);
     }
     bool finished = true;
     for (int64_t done = first; done < total_ && finished;) finished = step(++done);
@@ -280,7 +277,7 @@ bool same_task_as_before(const Run& run) {
 }
 
 // A model that comes with its task keeps it, whatever the recipe says.
-void say_what_the_model_knows_better(const Run& run) {
+void warn_of_another_task(const Run& run) {
   tasks::TaskConfig said = run.plan.stage[run.stage].task, own = run.task->config();
   const std::vector<FlatValue> recipe = flat_values(said), model = flat_values(own);
   const std::string section = run.plan.pipeline ? fmt::format("stage.{}.task.", run.stage) : "task.";
@@ -305,7 +302,7 @@ void prepare_task(Run& run) {
     const std::string folder = resolve_model(recipe.model.path);
     if (path_exists(join_path(folder, "task.toml"))) {
       run.task = tasks::load_task(folder);
-      say_what_the_model_knows_better(run);
+      warn_of_another_task(run);
       return;
     }
   }
